@@ -87,7 +87,7 @@ def environment(
     device = language_model.model.device
     return {
         "device": str(device), "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine(),
+        "card": vars(language_model.card), "threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine(),
         "system": platform.platform(), "python": platform.python_version(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
