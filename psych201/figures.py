@@ -58,6 +58,7 @@ def _draw_family(axes, models: pd.DataFrame) -> None:
             axes.plot(points["size_b"], points["mean_nll"], linestyle="", marker=marker, markersize=5, zorder=3,
                       color=colour, markerfacecolor="white" if hollow else colour)
     axes.set_xscale("log")
+    axes.margins(y=0.12)
     sizes = sorted(models["size_b"].unique())
     axes.set_xticks(sizes[:: max(1, -(-len(sizes) // 4))])
     axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
@@ -85,7 +86,7 @@ def nll_by_size(
         for axes in panels.flat[len(families):]:
             axes.set_visible(False)
         figure.supxlabel("Parameters", fontsize=8)
-        figure.supylabel("Mean NLL of human responses (nats)", fontsize=8)
+        figure.supylabel("Mean NLL per response (nats)", fontsize=8)
         shown = [TYPES[kind] for kind in TYPES if kind in set(table["type"])]
         handles = [plt.Line2D([], [], color=colour, marker=marker, linewidth=1, markersize=5, label=label)
                    for label, colour, marker in shown]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -300,6 +301,18 @@ def find_device(
     "The device to score on; `auto` is the GPU where there is one."
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
+# %% ../nbs/06_models.ipynb #no-bars
+@contextmanager
+def _no_bars():
+    "Keeps transformers from drawing progress bars."
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
 # %% ../nbs/06_models.ipynb #from-pretrained
 def _from_pretrained(name: str, dtype: torch.dtype, revision: str | None):
     "(model, tokenizer) from a folder or the hub; raises `ModelError` with the ways out."
@@ -332,7 +345,8 @@ def load(
     if name in TINY:
         model, tokenizer = make_tiny(name)
     elif name in PACKAGED:
-        model, tokenizer = _from_pretrained(str(unpacked(name)), DTYPES[dtype], None)
+        with _no_bars():
+            model, tokenizer = _from_pretrained(str(unpacked(name)), DTYPES[dtype], None)
     elif name.endswith(".gguf"):
         if not Path(name).expanduser().is_file():
             raise ModelError(f"There is no file {name}; give the path of a .gguf file, a folder or a hub id.")

@@ -16,8 +16,6 @@ import pandas as pd
 import polars as pl
 import tokenizers
 import torch
-import tqdm
-import tqdm.auto
 import transformers
 
 import psych201
@@ -99,7 +97,10 @@ def progress_bar(
     live: bool = True,  # False: plain text on stderr, for notebooks run by papermill
 ):  # tqdm
     "A bar over responses, with rate and time left."
-    bar = tqdm.auto.tqdm if live else tqdm.tqdm
+    if live:
+        from tqdm.auto import tqdm as bar  # here: it warns where there are no widgets
+    else:
+        from tqdm import tqdm as bar
     return bar(total=total, desc=title, unit=" responses", smoothing=0.1, mininterval=0.5, file=sys.stderr)
 
 # %% ../nbs/09_score.ipynb #count
@@ -138,5 +139,5 @@ def score(
             rows = pl.concat(tables)
             run.save_study(study, rows, studies[study][1], **_count(rows, time.perf_counter() - begin))
     columns = ["transcripts", "responses", "scored", "cut", "empty", "mean_nll", "seconds"]
-    summary = pd.DataFrame({study: run.manifest["studies"][study] for study in studies}, index=columns).T
-    return summary.rename_axis("study").infer_objects()
+    entries = [run.manifest["studies"][study] for study in studies]
+    return pd.DataFrame(entries, index=pd.Index(studies, name="study"), columns=columns)

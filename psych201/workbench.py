@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WorkbenchError', 'analyses_folder', 'find_notebook', 'check_parameters', 'run_notebook', 'Outcome', 'score_models',
-           'default_sources', 'score_command', 'paper_command', 'data_command', 'demo_command', 'build_parser', 'main']
+           'default_sources', 'build_parser', 'main']
 
 # %% ../nbs/13_workbench.ipynb #import-argparse
 import argparse
@@ -74,6 +74,7 @@ def run_notebook(
     check_parameters(notebook, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm, in kernels without ipywidgets
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
         papermill.execute_notebook(str(notebook), str(part), parameters, kernel_name="python3", progress_bar=False,
@@ -165,7 +166,7 @@ def _summary_line(outcome: Outcome, output: Path) -> int:
     return 1 if outcome.failures else 0
 
 # %% ../nbs/13_workbench.ipynb #score-command
-def score_command(arguments: argparse.Namespace) -> int:
+def _score_command(arguments: argparse.Namespace) -> int:
     "psych201 score: scores models, one executed notebook each."
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "max_tokens", "restart")
@@ -173,7 +174,7 @@ def score_command(arguments: argparse.Namespace) -> int:
     return _summary_line(outcome, output)
 
 
-def paper_command(arguments: argparse.Namespace) -> int:
+def _paper_command(arguments: argparse.Namespace) -> int:
     "psych201 paper: draws the figures from a store of scores."
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     scores = Path(arguments.scores or output / "scores")
@@ -184,7 +185,7 @@ def paper_command(arguments: argparse.Namespace) -> int:
     return 0
 
 # %% ../nbs/13_workbench.ipynb #data-command
-def data_command(arguments: argparse.Namespace) -> int:
+def _data_command(arguments: argparse.Namespace) -> int:
     "psych201 data: what is in a source, and what cannot be read."
     dataset = data.load(arguments.sources or default_sources(), on_error="collect")
     print(dataset.summary().to_string() if len(dataset) else "No transcripts.")
@@ -197,7 +198,7 @@ def data_command(arguments: argparse.Namespace) -> int:
     return 1 if dataset.problems else 0
 
 # %% ../nbs/13_workbench.ipynb #demo-command
-def demo_command(arguments: argparse.Namespace) -> int:
+def _demo_command(arguments: argparse.Namespace) -> int:
     "psych201 demo: the packaged models on the sample (and PSYCH201_DATA), and the figure."
     output = Path(arguments.output or load_settings().runs_path / "demo")
     outcome = score_models(models.PACKAGED, output, data=["sample"])
@@ -209,7 +210,7 @@ def demo_command(arguments: argparse.Namespace) -> int:
         outcome.notebooks |= {f"{name} on {folder}": path for name, path in more.notebooks.items()}
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        paper_command(argparse.Namespace(output=str(output), scores=None, models=None))
+        _paper_command(argparse.Namespace(output=str(output), scores=None, models=None))
         columns = ["model", "family", "type", "studies", "responses", "mean_nll"]
         print(pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3).to_string(index=False))
     return status
@@ -229,15 +230,15 @@ def build_parser() -> argparse.ArgumentParser:
         _options(command, *options)
         return command
 
-    score = add("score", score_command, "psych201 score gemma-3-270m Qwen/Qwen3-0.6B --data my_study --output runs/mine",
+    score = add("score", _score_command, "psych201 score gemma-3-270m Qwen/Qwen3-0.6B --data my_study --output runs/mine",
                 "--data", "--studies", "--transcripts", "--output", "--format", "--dtype", "--device", "--revision",
                 "--max-tokens", "--restart")
     score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder or .gguf file")
-    paper = add("paper", paper_command, "psych201 paper --output runs/mine", "--scores", "--output")
+    paper = add("paper", _paper_command, "psych201 paper --output runs/mine", "--scores", "--output")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
-    sources = add("data", data_command, "psych201 data my_study sample")
+    sources = add("data", _data_command, "psych201 data my_study sample")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
-    add("demo", demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts")
+    add("demo", _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts")
     return parser
 
 # %% ../nbs/13_workbench.ipynb #main

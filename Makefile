@@ -1,0 +1,61 @@
+# make demo: install, score both packaged models on the sample, draw the figure.   make test: all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Every target finds the tools of the environment first, also the kernels that papermill starts.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help install demo test test-fast check notebooks lab sample readme constraints clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## make .venv with the tested versions and the package in editable form
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## score both packaged models on the sample and draw the figure
+	psych201 demo
+
+test: check  ## all tests: notebooks, pytest with slow ones
+	nbdev-test
+	python -m pytest
+
+test-fast: check  ## without the slow tests
+	nbdev-test
+	python -m pytest -m "not slow"
+
+check: install  ## export and clean change nothing, README is current, style limits, lint
+	python tools/check_export.py
+	python tools/readme.py --check
+	python tools/style.py
+	ruff check --quiet psych201 tests tools
+
+notebooks: install  ## export, run the method notebooks with their outputs, clean, write README.md
+	nbdev-export
+	python tools/run_notebooks.py
+	nbdev-clean
+	python tools/readme.py
+
+lab: install  ## JupyterLab on the start notebook
+	jupyter lab nbs/index.ipynb
+
+sample: install  ## write the built-in sample anew
+	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/make_sample.ipynb /dev/null -p output psych201/sample
+
+readme: install  ## write README.md from nbs/index.ipynb
+	python tools/readme.py
+
+constraints:  ## resolve the newest versions into constraints.txt (torch stays as pinned)
+	grep '^torch==' constraints.txt > .torch.txt
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade -c .torch.txt --no-header --no-annotate -o constraints.txt
+	rm .torch.txt
+	sed -i '1i # The tested set, for Python 3.10 to 3.13: `make constraints` writes it anew (needs uv). Used by the Makefile and CI.' constraints.txt
+
+clean:  ## remove the environment and what builds and runs left
+	rm -rf $(VENV) build dist *.egg-info runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,94 @@
+"""Counts prose, cell lengths and checks of every notebook and holds them against the limits of the project.
+
+A method notebook (one that exports) has at least 3 words of prose per exported line, exported cells of at most 10
+lines in the median and 45 at most, at most 60 cells and 100 KB, and a check for every public function.
+"""
+import ast
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import nbformat
+
+MIN_WORDS_PER_LINE, MAX_MEDIAN, MAX_CELL, MAX_CELLS, MAX_KB = 3, 10, 45, 60, 100
+EXPORTED = re.compile(r"^#\|\s*exporti?\b", re.M)
+DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.M)
+CHECK = re.compile(r"\bassert\b|\btest_\w+\(|\bexpect_fail\(|\bassert_\w+\(")
+VACUOUS = re.compile(r"^(?!\s*with\b).*\bexpect_fail\(", re.M)  # a context manager: a bare call checks nothing
+
+
+def length(source: str) -> int:
+    "Lines of a cell, without blank ones and directives."
+    return sum(bool(line.strip()) and not line.startswith("#|") for line in source.splitlines())
+
+
+def public_functions(source: str) -> list[str]:
+    "Names of the public functions that a cell defines."
+    return [node.name for node in ast.parse(source).body
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+
+
+def measure(path: Path) -> dict:
+    "The counts of one notebook."
+    notebook = nbformat.read(path, 4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    exported = [source for source in code if EXPORTED.search(source)]
+    checks = "\n".join(source for source in code if not EXPORTED.search(source) and CHECK.search(source))
+    lines = [length(source) for source in exported]
+    functions = [name for source in exported for name in public_functions(source)]
+    return {
+        "module": next((m.group(1) for source in code if (m := DEFAULT_EXP.search(source))), None),
+        "kernel": notebook.metadata.get("kernelspec", {}).get("name"),
+        "kb": path.stat().st_size / 1024, "cells": len(notebook.cells),
+        "words_per_line": sum(len(text.split()) for text in prose) / max(1, sum(lines)),
+        "median": statistics.median(lines) if lines else 0, "longest": max(lines, default=0),
+        "unchecked": [name for name in functions if not re.search(rf"\b{name}\b", checks)],
+        "vacuous": [match.group().strip() for source in code if "import" not in source
+                    for match in VACUOUS.finditer(source)],
+        "titled": bool(prose) and prose[0].startswith("# ") and "\n> " in prose[0],
+    }
+
+
+def faults(path: Path) -> list[str]:
+    "What a notebook does against the limits, in words."
+    m = measure(path)
+    found = [
+        (not m["titled"], "the first cell is not a title with one sentence behind '>'"),
+        (m["kernel"] != "python3", f"the kernel is {m['kernel']}, not python3"),
+        (m["kb"] > MAX_KB, f"{m['kb']:.0f} KB, more than {MAX_KB}"),
+        (m["cells"] > MAX_CELLS, f"{m['cells']} cells, more than {MAX_CELLS}"),
+        (bool(m["vacuous"]), f"expect_fail without `with` checks nothing: {m['vacuous'][:1]}"),
+    ]
+    if m["module"]:
+        found += [
+            (m["words_per_line"] < MIN_WORDS_PER_LINE,
+             f"{m['words_per_line']:.1f} words of prose per exported line, fewer than {MIN_WORDS_PER_LINE}"),
+            (m["median"] > MAX_MEDIAN, f"exported cells of {m['median']} lines in the median, more than {MAX_MEDIAN}"),
+            (m["longest"] > MAX_CELL, f"an exported cell of {m['longest']} lines, more than {MAX_CELL}"),
+            (bool(m["unchecked"]), f"no check for {', '.join(m['unchecked'])}"),
+        ]
+    return [text for wrong, text in found if wrong]
+
+
+def main(folder: Path = Path("nbs")) -> int:
+    "Prints a table and the faults; the exit status is 1 if there are any."
+    paths = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    bad, modules = [], {}
+    print(f"{'notebook':38}{'KB':>5}{'cells':>7}{'words/line':>12}{'median':>8}{'longest':>9}")
+    for path in paths:
+        m = measure(path)
+        print(f"{str(path.relative_to(folder)):38}{m['kb']:5.0f}{m['cells']:7}{m['words_per_line']:12.1f}"
+              f"{m['median']:8.1f}{m['longest']:9}")
+        bad += [f"{path}: {text}" for text in faults(path)]
+        if m["module"] in modules:
+            bad.append(f"{path}: exports to {m['module']}, as {modules[m['module']]} does; one would overwrite the other")
+        if m["module"]:
+            modules[m["module"]] = path
+    print(*bad, sep="\n", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
