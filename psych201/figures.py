@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .models import card
 
@@ -26,8 +26,9 @@ TYPES = {
     "math": ("Math", "#56B4E9", "X"),
     "behavioural": ("Trained on behaviour", "#D55E00", "*"),
 }  # type of a card -> label, colour (Okabe and Ito 2008), marker
-PAGE = 183 / 25.4  # width of a page in inches (183 mm); a column is 89 mm
 
+# %% ../nbs/11_figures.ipynb #page-183
+PAGE = 183 / 25.4  # width of a page in inches (183 mm); a column is 89 mm
 STYLE = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
          "legend.fontsize": 7, "axes.linewidth": 0.6, "pdf.fonttype": 42, "figure.dpi": 150}
 
@@ -48,7 +49,16 @@ def _billions(size: float, _=None) -> str:
     "0.135 -> 135M, 70 -> 70B."
     return f"{size:g}B" if size >= 1 else f"{size * 1000:.0f}M"
 
+# %% ../nbs/11_figures.ipynb #size-axis
+def _size_axis(axes, sizes: list[float]) -> None:
+    "A logarithmic axis over parameters with ticks at existing sizes."
+    axes.set_xscale("log")
+    axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
+    axes.set_xticks(sizes[:: -(-len(sizes) // 4)])
+    axes.xaxis.set_major_formatter(FuncFormatter(_billions))
+    axes.xaxis.set_minor_locator(NullLocator())
 
+# %% ../nbs/11_figures.ipynb #draw-family
 def _draw_family(axes, models: pd.DataFrame) -> None:
     "One panel: a line per type, a marker per model; guessed cards are hollow."
     for kind, (label, colour, marker) in TYPES.items():
@@ -57,14 +67,17 @@ def _draw_family(axes, models: pd.DataFrame) -> None:
         for hollow, points in line.groupby("guessed"):
             axes.plot(points["size_b"], points["mean_nll"], linestyle="", marker=marker, markersize=5, zorder=3,
                       color=colour, markerfacecolor="white" if hollow else colour)
-    axes.set_xscale("log")
     axes.margins(y=0.12)
-    sizes = sorted(models["size_b"].unique())
-    axes.set_xticks(sizes[:: max(1, -(-len(sizes) // 4))])
-    axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
-    axes.xaxis.set_major_formatter(FuncFormatter(_billions))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_title(models["family"].iloc[0])
+    _size_axis(axes, sorted(models["size_b"].unique()))
+
+# %% ../nbs/11_figures.ipynb #legend
+def _legend(figure: Figure, types: set[str]) -> None:
+    "The types that occur, above the panels."
+    shown = [TYPES[kind] for kind in TYPES if kind in types]
+    handles = [plt.Line2D([], [], color=colour, marker=marker, linewidth=1, markersize=5, label=label)
+               for label, colour, marker in shown]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
 
 # %% ../nbs/11_figures.ipynb #nll-by-size-2
 def nll_by_size(
@@ -82,16 +95,12 @@ def nll_by_size(
         figure, panels = plt.subplots(lines, columns, figsize=(width, 0.6 + 2 * lines), sharey=True, squeeze=False)
         for axes, family in zip(panels.flat, families):
             _draw_family(axes, table[table["family"] == family])
-            axes.set_title(family)
         for axes in panels.flat[len(families):]:
             axes.set_visible(False)
         figure.supxlabel("Parameters", fontsize=8)
         figure.supylabel("Mean NLL per response (nats)", fontsize=8)
-        shown = [TYPES[kind] for kind in TYPES if kind in set(table["type"])]
-        handles = [plt.Line2D([], [], color=colour, marker=marker, linewidth=1, markersize=5, label=label)
-                   for label, colour, marker in shown]
+        _legend(figure, set(table["type"]))
         sns.despine(figure)
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
         figure.set_layout_engine("constrained")
     plt.close(figure)
     return figure

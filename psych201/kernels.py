@@ -64,7 +64,7 @@ def _runs(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
     positions = np.arange(begins[-1]) + np.repeat(tokens.start - begins[:-1], lengths)
     return positions, begins[:-1]
 
-
+# %% ../nbs/07_kernels.ipynb #sums
 def _sums(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     "Sum of `values[start:end]` for each pair, in float64."
     total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])

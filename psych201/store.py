@@ -9,14 +9,14 @@ __all__ = ['SCHEMA', 'StoreError', 'file_name', 'write_atomically', 'Run', 'open
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
 
-# %% ../nbs/08_store.ipynb #storeerror
+# %% ../nbs/08_store.ipynb #schema
 SCHEMA = {
     "model": pl.String, "format": pl.String, "rule": pl.String,
     "study": pl.String, "experiment": pl.String, "participant": pl.String,
@@ -31,7 +31,7 @@ SCHEMA = {
     "reason": pl.String,  # null: scored; cut, empty
 }  # column -> type
 
-
+# %% ../nbs/08_store.ipynb #storeerror
 class StoreError(RuntimeError):
     "A store that cannot be read, or scores that do not belong together."
 
@@ -63,7 +63,7 @@ def _differences(old: dict, new: dict) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in keys)
 
-
+# %% ../nbs/08_store.ipynb #run
 @dataclass
 class Run:
     "The scores of one model in one format, and their manifest."
@@ -88,6 +88,22 @@ class Run:
         self.manifest["studies"][study] = {"file": file, "fingerprint": fingerprint, **notes}
         self.save_manifest()
 
+# %% ../nbs/08_store.ipynb #read-manifest
+def _read_manifest(path: Path) -> dict:
+    "A manifest, or a `StoreError` if it is not one."
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["identity"]["model"] and manifest["identity"]["format"] and manifest["studies"] is not None:
+            return manifest
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise StoreError(f"{path} is not a manifest of scores; restart the run to write it anew.")
+
+# %% ../nbs/08_store.ipynb #folder
+def _folder(store: str | Path, identity: dict) -> Path:
+    "Where the scores of a model in a format lie."
+    return Path(store) / f"model={file_name(identity['model'])}" / f"format={file_name(identity['format'])}"
+
 # %% ../nbs/08_store.ipynb #open-run
 def open_run(
     store: str | Path,  # folder of a store; made if missing
@@ -96,7 +112,7 @@ def open_run(
     restart: bool = False,  # True: forget scores of another identity
 ) -> Run:
     "Begins or continues the run of a model; raises `StoreError` if the folder holds other scores."
-    folder = Path(store) / f"model={file_name(identity['model'])}" / f"format={file_name(identity['format'])}"
+    folder = _folder(store, identity)
     new = {"identity": identity, "environment": environment or {}, "studies": {}}
     if (folder / "manifest.json").exists() and not restart:
         old = _read_manifest(folder / "manifest.json")
@@ -109,16 +125,6 @@ def open_run(
     run.save_manifest()
     return run
 
-
-def _read_manifest(path: Path) -> dict:
-    "A manifest, or a `StoreError` if it is not one."
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        assert manifest["identity"]["model"] and isinstance(manifest["studies"], dict)
-        return manifest
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise StoreError(f"{path} is not a manifest of scores; restart the run to write it anew.") from None
-
 # %% ../nbs/08_store.ipynb #read-manifests
 def read_manifests(
     store: str | Path,
@@ -126,23 +132,27 @@ def read_manifests(
     "The manifests of all runs in a store."
     return [_read_manifest(path) for path in sorted(Path(store).glob("model=*/format=*/manifest.json"))]
 
+# %% ../nbs/08_store.ipynb #files
+def _files(store: str | Path, models: set | None, formats: set | None) -> dict[str, list[Path]]:
+    "Model -> the Parquet files that its manifests list, for the models and formats asked for."
+    found: dict[str, list[Path]] = {}
+    for manifest in read_manifests(store):
+        identity, folder = manifest["identity"], _folder(store, manifest["identity"])
+        if (models is None or identity["model"] in models) and (formats is None or identity["format"] in formats):
+            files = [folder / entry["file"] for entry in manifest["studies"].values()]
+            found[identity["model"]] = found.get(identity["model"], []) + files
+    return {model: files for model, files in found.items() if files}
 
+# %% ../nbs/08_store.ipynb #read-scores
 def read_scores(
     store: str | Path,
-    models: Iterable[str] | None = None,  # None: all
-    formats: Iterable[str] | None = None,  # None: all
+    models: Sequence[str] | None = None,  # None: all
+    formats: Sequence[str] | None = None,  # None: all
 ) -> pl.DataFrame:  # columns of SCHEMA, one row a response
     "All scores of a store; raises `StoreError` if there are none, or none of a model asked for."
-    parts, found = [], set()
-    for path in sorted(Path(store).glob("model=*/format=*/manifest.json")):
-        manifest = _read_manifest(path)
-        model, format = manifest["identity"]["model"], manifest["identity"]["format"]
-        if (models is None or model in set(models)) and (formats is None or format in set(formats)):
-            files = [path.parent / entry["file"] for entry in manifest["studies"].values()]
-            parts += [pl.read_parquet(file) for file in files]
-            found |= {model} if files else set()
-    if missing := sorted(set(models or ()) - found):
+    found = _files(store, models and set(models), formats and set(formats))
+    if missing := sorted(set(models or ()) - set(found)):
         raise StoreError(f"{store} holds no scores of {', '.join(missing)}; run `psych201 score` for it first.")
-    if not parts:
+    if not found:
         raise StoreError(f"{store} holds no scores; run `psych201 score MODEL --output FOLDER` first.")
-    return pl.concat(parts)
+    return pl.concat([pl.read_parquet(file) for files in found.values() for file in files])

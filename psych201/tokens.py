@@ -57,7 +57,7 @@ def _adds_space(tokenizer) -> bool:
     first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)[0]
     return first[0] in "▁Ġ"
 
-
+# %% ../nbs/05_tokens.ipynb #encode-pieces
 def _encode_pieces(pieces: list[str], tokenizer) -> list[list[tuple[int, int, int]]]:
     "For each piece its tokens as (id, first character, character after the last)."
     options = dict(add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
@@ -123,7 +123,7 @@ def _occurrences(ids: np.ndarray, wanted: list[int]) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(wanted))
     return np.flatnonzero((windows == wanted).all(axis=1))
 
-
+# %% ../nbs/05_tokens.ipynb #encode-paper
 def encode_paper(
     text: str,  # from paper_text
     tokenizer,  # fast tokenizer of transformers

@@ -51,7 +51,7 @@ class Span(NamedTuple):
     start: int
     end: int
 
-
+# %% ../nbs/01_transcripts.ipynb #markererror
 class MarkerError(ValueError):
     "A marker that does not pair up; `position` counts characters of the text from 0."
 
@@ -136,7 +136,7 @@ def _is_missing(value) -> bool:
     "True for None, NaN and the hub's 'N/A'."
     return value is None or value == "N/A" or (isinstance(value, float) and value != value)
 
-
+# %% ../nbs/01_transcripts.ipynb #as-text
 def _as_text(value) -> str:
     "An identifier as text: 7 and 7.0 are the same participant."
     if isinstance(value, float) and isfinite(value) and value.is_integer():
@@ -170,6 +170,17 @@ def check_markers(text: str, source: str, line: int | None = None) -> None:
     if not spans:
         raise DataError(source, "holds no `<<`: no response is marked, so nothing could be scored.", line, "text")
 
+# %% ../nbs/01_transcripts.ipynb #reaction-times
+def _reaction_times(record: dict, source: str, line: int | None) -> tuple | None:
+    "The field RTs as a tuple, or None where it is missing."
+    times = record.get("RTs")
+    if _is_missing(times):
+        return None
+    if not isinstance(times, (list, tuple)):
+        raise DataError(source, f"holds a {type(times).__name__}; give one reaction time per response, as a list, "
+                        "or leave the field out.", line, "RTs")
+    return tuple(times)
+
 # %% ../nbs/01_transcripts.ipynb #parse-record
 def parse_record(
     record: dict,  # one line of a .jsonl file or one row of the hub data set
@@ -184,11 +195,7 @@ def parse_record(
                         "and participant.", line)
     text, experiment, participant = (_required(record, name, source, line) for name in _REQUIRED)
     check_markers(text, source, line)
-    times = record.get("RTs")
-    if not (_is_missing(times) or isinstance(times, (list, tuple))):
-        raise DataError(source, f"holds a {type(times).__name__}; give one reaction time per response, "
-                        "as a list, or leave the field out.", line, "RTs")
     known = {name: value for name, value in record.items()
              if name not in {*_REQUIRED, "study", "RTs"} and not _is_missing(value)}
     return Transcript(text, study, _as_text(experiment), _as_text(participant),
-                      row, None if _is_missing(times) else tuple(times), known)
+                      row, _reaction_times(record, source, line), known)

@@ -19,7 +19,7 @@ def value(
     size = np.abs(amount) ** curvature
     return np.where(amount >= 0, size, -loss_aversion * size)
 
-
+# %% ../../nbs/experiments/risky_choice.ipynb #weight
 def weight(
     probability: np.ndarray,  # in [0, 1]
     distortion: np.ndarray,  # gamma, around 0.61; 1 is no distortion
