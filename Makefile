@@ -14,7 +14,13 @@ help:
 
 install: $(VENV)/.installed  ## make .venv with the tested versions and the package in editable form
 
+# Debian keeps venv's ensurepip in a package of its own; root gets it installed, others are told.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'psych201 needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
+	  { echo 'This Python cannot make environments; install its venv package (Debian: apt-get install python3-venv).'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

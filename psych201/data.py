@@ -114,13 +114,13 @@ def sample_path() -> Path:
 # %% ../nbs/03_data.ipynb #load-one
 def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple[list[Transcript], list[str]]:
     "The transcripts of one source, and folders passed over, by what kind of source it is."
-    path = sample_path() if source == "sample" else Path(source).expanduser()
-    if path.is_dir():
+    path, name = sample_path() if source == "sample" else Path(source).expanduser(), hub_id(str(source))
+    is_alias = name != str(source)
+    if path.is_dir() and not is_alias:
         return load_folder(path, report)
     if path.is_file() and path.suffix in (".jsonl", ".zip"):
         return read_study(path, report), []
-    name = hub_id(str(source))
-    if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if is_alias or not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return load_hub(name, report, revision), []
     known = "Give a folder, a .jsonl or .zip file, 'sample', or a hub id such as marcelbinz/Psych-201-test."
     report(DataError(source, f"{'is no .jsonl or .zip file' if path.exists() else 'does not exist'}. {known}"))

@@ -30,7 +30,7 @@ TYPES = {
 # %% ../nbs/11_figures.ipynb #page-183
 PAGE = 183 / 25.4  # width of a page in inches (183 mm); a column is 89 mm
 STYLE = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-         "legend.fontsize": 7, "axes.linewidth": 0.6, "pdf.fonttype": 42, "figure.dpi": 150}
+         "legend.fontsize": 7, "axes.linewidth": 0.6, "pdf.fonttype": 42, "figure.dpi": 100}
 
 # %% ../nbs/11_figures.ipynb #with-cards
 def with_cards(

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from importlib import import_module
 
 import pandas as pd
 import polars as pl
@@ -93,10 +94,10 @@ def environment(
     language_model: LanguageModel,
 ) -> dict:  # JSON values
     "Where and when a run took place."
-    device = language_model.model.device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "card": vars(language_model.card), "threads": torch.get_num_threads(), "cores": os.cpu_count(), "machine": platform.machine(),
+        "device": str(language_model.model.device), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "card": vars(language_model.card),
         "system": platform.platform(), "python": platform.python_version(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -108,11 +109,8 @@ def progress_bar(
     live: bool = True,  # False: plain text on stderr, for notebooks run by papermill
 ):  # tqdm
     "A bar over responses, with rate and time left."
-    if live:
-        from tqdm.auto import tqdm as bar  # here: it warns where there are no widgets
-    else:
-        from tqdm import tqdm as bar
-    return bar(total=total, desc=title, unit=" responses", smoothing=0.1, mininterval=0.5, file=sys.stderr)
+    tqdm = import_module("tqdm.auto" if live else "tqdm").tqdm  # tqdm.auto warns where there are no widgets
+    return tqdm(total=total, desc=title, unit=" responses", smoothing=0.1, mininterval=0.5, file=sys.stderr)
 
 # %% ../nbs/09_score.ipynb #count
 def _count(rows: pl.DataFrame, seconds: float) -> dict:

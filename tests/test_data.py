@@ -1,0 +1,215 @@
+"""Reading: everything real loads, everything broken is named with file, line and field."""
+import json
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from psych201 import data
+from psych201.transcripts import DataError, MarkerError, find_responses
+
+GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
+
+
+def write(folder, *lines) -> str:
+    "A study's prompts.jsonl with these lines (records or raw text)."
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "prompts.jsonl").write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+def without(name: str) -> dict:
+    "The good record without one of its fields."
+    return {key: value for key, value in GOOD.items() if key != name}
+
+
+BROKEN_RECORDS = {
+    "not JSON": ('{"text": "You press <<J>>."', None, "is not JSON"),
+    "not an object": ('["You press <<J>>."]', None, "JSON list"),
+    "no text": (without("text"), "text", "is missing"),
+    "no experiment": (without("experiment"), "experiment", "is missing"),
+    "no participant": (without("participant"), "participant", "is missing"),
+    "empty text": (GOOD | {"text": ""}, "text", "is empty"),
+    "null participant": (GOOD | {"participant": None}, "participant", "is empty"),
+    "text of another type": (GOOD | {"text": 7}, "text", "holds a int"),
+    "no response": (GOOD | {"text": "You press J."}, "text", "no response is marked"),
+    "unclosed": (GOOD | {"text": "You press <<J. Then <<"}, "text", "inside a response"),
+    "unclosed at the end": (GOOD | {"text": "You press <<J>> then <<F"}, "text", "never closed"),
+    "reaction times": (GOOD | {"RTs": "fast"}, "RTs", "holds a str"),
+}
+
+
+@pytest.mark.parametrize("record,field,message", BROKEN_RECORDS.values(), ids=BROKEN_RECORDS)
+def test_a_broken_record_is_named(tmp_path, record, field, message):
+    "One error with file, line and field; with collect, the good records beside it."
+    study = write(tmp_path / "wulff2020", GOOD, record, GOOD | {"participant": 2})
+    with pytest.raises(DataError, match=message) as error:
+        data.load(study)
+    problem = error.value.problem
+    assert (problem.line, problem.field) == (2, field)
+    assert problem.source.endswith("prompts.jsonl") and "\n" not in str(error.value)
+    collected = data.load(study, on_error="collect")
+    assert [(t.participant, t.row) for t in collected] == [("1", 0), ("2", 2)]
+    assert collected.problems == [problem]
+
+
+def broken_zip(folder):
+    "A zip cut off in the middle."
+    with zipfile.ZipFile(folder / "prompts.jsonl.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("prompts.jsonl", "\n".join(json.dumps(GOOD | {"participant": n}) for n in range(500)))
+    content = (folder / "prompts.jsonl.zip").read_bytes()
+    (folder / "prompts.jsonl.zip").write_bytes(content[: len(content) // 2])
+
+
+def damaged_zip(folder):
+    "A zip whose content does not fit its checksum."
+    with zipfile.ZipFile(folder / "prompts.jsonl.zip", "w") as archive:
+        archive.writestr("prompts.jsonl", json.dumps(GOOD))
+    content = (folder / "prompts.jsonl.zip").read_bytes()
+    (folder / "prompts.jsonl.zip").write_bytes(content.replace(b"You press", b"You Press", 1))
+
+
+BROKEN_FILES = {
+    "missing file": (lambda folder: None, "no_such.jsonl", "does not exist"),
+    "missing folder": (lambda folder: None, "no/such/folder", "does not exist"),
+    "empty folder": (lambda folder: None, "", "holds no study"),
+    "empty file": (lambda folder: (folder / "prompts.jsonl").write_text("\n"), "", "holds no record"),
+    "broken zip": (broken_zip, "", "cannot be unpacked"),
+    "damaged zip": (damaged_zip, "", "cannot be unpacked"),
+    "no zip": (lambda folder: (folder / "prompts.jsonl.zip").write_text("text"), "", "cannot be unpacked"),
+    "other file": (lambda folder: (folder / "prompts.csv").write_text("text"), "prompts.csv", "is no .jsonl or .zip"),
+}
+
+
+@pytest.mark.parametrize("damage,name,message", BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_file_is_named(tmp_path, damage, name, message):
+    "One error that names the file; with collect it is listed, also beside a good source."
+    folder = tmp_path / "wulff2020"
+    folder.mkdir()
+    damage(folder)
+    source = str(folder / name)
+    with pytest.raises(DataError, match=message) as error:
+        data.load(source)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    good = write(tmp_path / "good2020", GOOD)
+    collected = data.load([source, good], on_error="collect")
+    assert len(collected) == 1 and len(collected.problems) == 1
+
+
+def test_a_bad_byte_spoils_one_record(tmp_path):
+    folder = tmp_path / "wulff2020"
+    write(folder, GOOD, GOOD | {"participant": 2})
+    path = folder / "prompts.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"It pays", b"It \xff pays", 1))
+    collected = data.load(folder, on_error="collect")
+    assert [t.participant for t in collected] == ["2"]
+    assert "line 1: is not UTF-8" in str(collected.problems[0])
+
+
+def test_zips_as_contributors_make_them(tmp_path):
+    "Several members, leftovers of macOS, other files, another name: all .jsonl once, in the order of their names."
+    folder = tmp_path / "wulff2020"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "prompts_jsonl.zip", "w") as archive:
+        archive.writestr("exp2/b.jsonl", json.dumps(GOOD | {"participant": 2}))
+        archive.writestr("exp1/a.jsonl", json.dumps(GOOD))
+        archive.writestr("__MACOSX/._a.jsonl", b"\x00\x05\x16\x07")
+        archive.writestr("notes.json", "{}")
+    assert [(t.participant, t.row, t.study) for t in data.load(tmp_path)] == [("1", 0, "wulff2020"), ("2", 1, "wulff2020")]
+    (folder / "a.jsonl").write_text(json.dumps(GOOD))  # unpacked, and left beside its zip
+    assert len(data.load(folder)) == 2
+
+
+def test_what_people_typed_is_not_missing(tmp_path):
+    "Answers that look like missing values stay answers; NaN in the JSON becomes a missing value of metadata."
+    text = "Word: <<nan>> <<none>> <<na>> <<N/A>> <<>>"
+    study = write(tmp_path / "s", json.dumps(GOOD | {"text": text, "age": "N/A", "mood": "none"})[:-1] + ', "wasi": NaN}')
+    (transcript,) = data.load(study)
+    assert transcript.responses == ["nan", "none", "na", "N/A", ""]
+    assert transcript.metadata == {"mood": "none"}
+
+
+def test_all_real_studies_load(studies, studies_path):
+    "Every line of every study is a transcript or a listed problem."
+    assert len(data.by_study(studies)) == len([path for path in studies_path.iterdir() if path.is_dir()])
+    lines = 0
+    for path in studies_path.glob("*/*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            lines += sum(bool(line.strip()) for name in archive.namelist() if name.endswith(".jsonl")
+                         for line in archive.read(name).split(b"\n"))
+    assert len(studies) + len(studies.problems) == lines > 4_000
+    assert {problem.message.partition(":")[0] for problem in studies.problems} <= {"holds no `<<`"}
+    assert not studies.passed_over
+
+
+def test_responses_of_real_studies_are_those_between_the_markers(studies):
+    "A second, plainer reading gives the same answers."
+    for transcript in data.select(studies, transcripts=20):
+        plain = [piece.partition(">>")[0] for piece in transcript.text.split("<<")[1:]]
+        assert transcript.responses == plain
+
+
+shown = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(shown, shown)), shown)
+def test_markers_round_trip(parts, end):
+    "Responses put between markers are found again, whatever they are."
+    text = "".join(f"{before}<<{response}>>" for before, response in parts) + end
+    assert [text[slice(*span)] for span in find_responses(text)] == [response for _, response in parts]
+
+
+@given(st.text("<> aé\n"))
+def test_spans_are_ordered_and_marked_or_refused(text):
+    "For any soup of markers: an error with a position, or disjoint spans between `<<` and `>>`."
+    try:
+        spans = find_responses(text)
+    except MarkerError as error:
+        assert text[error.position:].startswith("<<")
+        return
+    end = -2
+    for span in spans:
+        assert end + 2 <= span.start - 2 <= span.start <= span.end
+        assert text[span.start - 2:span.start] == "<<" and text[span.end:].startswith(">>")
+        assert "<<" not in text[slice(*span)] or text[span.start - 2:].startswith("<<<")
+        end = span.end
+
+
+def test_the_sample_is_what_its_notebook_writes(tmp_path):
+    "The committed sample, byte for byte."
+    from psych201.workbench import run_notebook
+
+    run_notebook("make_sample", tmp_path / "make_sample.ipynb", {"output": str(tmp_path / "sample")}, verbose=False)
+    written = {path.relative_to(tmp_path / "sample"): path.read_bytes() for path in (tmp_path / "sample").rglob("*.jsonl")}
+    shipped = {path.relative_to(data.sample_path()): path.read_bytes() for path in data.sample_path().rglob("*.jsonl")}
+    assert written == shipped and len(shipped) == 2
+
+
+def test_the_hub_is_asked_for_the_published_names(monkeypatch):
+    "Aliases and ids go to `datasets` as they should; study, row and missing values come back."
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, split, revision):
+        asked.append((name, split, revision))
+        rows = [GOOD | {"study": "wulff2020/exp1.csv", "gender": "N/A", "clinical diagnosis": "none", "RTs": None}]
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for name, full in (("psych201", ""), ("psych201-test", "-test"), ("psych201-discrete", "-discrete"),
+                       ("psych201-discrete-test", "-discrete-test"), ("marcelbinz/Psych-201-test", "-test")):
+        (transcript,) = data.load(name, revision="main")
+        assert asked[-1] == (f"marcelbinz/Psych-201{full}", "train", "main")
+        assert (transcript.study, transcript.metadata) == ("wulff2020/exp1.csv", {"clinical diagnosis": "none"})
+
+
+def test_a_hub_row_without_a_study_is_named(tmp_path):
+    import pandas as pd
+
+    pd.DataFrame([GOOD | {"study": "a"}, GOOD | {"study": None}]).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="line 2, field 'study': is missing"):
+        data.load(tmp_path)
+    assert len(data.load(tmp_path, on_error="collect")) == 1

@@ -1,0 +1,89 @@
+"""NLLs against slower and plainer computations."""
+import numpy as np
+import pytest
+import torch
+
+from psych201 import data, kernels, models, tokens
+
+
+def one_request_each(model, encoded) -> np.ndarray:
+    "The NLL of each response from a forward pass of its own, over its own text only, in float64."
+    nll = []
+    for start, end in zip(encoded.start, encoded.end):
+        ids = torch.from_numpy(encoded.ids[:end])[None]
+        with torch.inference_mode():
+            logits = model(input_ids=ids).logits[0].double()
+        logprob = logits.log_softmax(-1)
+        nll.append(-sum(logprob[t - 1, ids[0, t]].item() for t in range(start, end)))
+    return np.array(nll)
+
+
+def test_one_pass_equals_one_request_per_response(tiny):
+    for transcript in data.load("sample", transcripts=1):
+        encoded = tokens.encode(transcript.text, tiny.tokenizer)
+        scores = kernels.score_tokens(tiny.model, encoded)
+        np.testing.assert_allclose(scores.nll, one_request_each(tiny.model, encoded), rtol=0, atol=1e-4)
+
+
+def test_real_model_one_pass_equals_one_request_per_response(packaged):
+    model = packaged("smollm2-135m-instruct")
+    transcript = data.load("sample", transcripts=1)[0]
+    encoded = tokens.cut(tokens.encode(transcript.text, model.tokenizer), 250)
+    scores = kernels.score_tokens(model.model, encoded)
+    assert len(scores) > 5
+    np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
+
+
+def test_a_model_without_logits_to_keep_gives_the_same(tiny):
+    class Full(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, input_ids, use_cache=None):
+            return tiny.model(input_ids=input_ids)
+
+    encoded = tokens.encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
+    np.testing.assert_allclose(kernels.score_tokens(Full(), encoded).nll, kernels.score_tokens(tiny.model, encoded).nll,
+                               rtol=0, atol=1e-5)
+
+
+def test_probabilities_of_all_continuations_add_up(tiny):
+    "Over every possible one-token response, exp(-NLL) sums to 1: nothing is lost in spans or sums."
+    encoded = tokens.encode("You play machine <<J>>", tiny.tokenizer)
+    position, total = int(encoded.start[0]), 0.0
+    for token in range(len(tiny.tokenizer)):
+        ids = encoded.ids.copy()
+        ids[position] = token
+        changed = tokens.Tokens(ids, encoded.start, encoded.start + 1, encoded.start + 1)
+        total += np.exp(-kernels.score_tokens(tiny.model, changed).nll[0])
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_entropy_and_argmax(tiny):
+    encoded = tokens.encode("You play machine <<J>>", tiny.tokenizer)
+    with torch.inference_mode():
+        row = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0, encoded.start[0] - 1].double()
+    p = row.softmax(-1)
+    scores = kernels.score_tokens(tiny.model, encoded)
+    assert scores.first_entropy[0] == pytest.approx(-(p * p.log()).sum().item(), abs=1e-4)
+    assert scores.argmax_right[0] == (row.argmax().item() == encoded.ids[encoded.start[0]])
+    best = encoded.ids.copy()
+    best[encoded.start[0]] = row.argmax()
+    assert kernels.score_tokens(tiny.model, tokens.Tokens(best, encoded.start, encoded.end, encoded.close)).argmax_right[0]
+
+
+def test_log_sum_exp_is_float32_whatever_the_weights():
+    "Logits that bfloat16 holds exactly, with a sum that it could not."
+    logits = torch.zeros(1, 100_000, dtype=torch.bfloat16)
+    logprob, _, entropy = kernels.token_statistics(logits, torch.tensor([7]))
+    assert logprob[0] == pytest.approx(-np.log(100_000), abs=1e-4)
+    assert entropy[0] == pytest.approx(np.log(100_000), abs=1e-3)
+
+
+def test_bfloat16_is_close(packaged):
+    "bfloat16 weights move single responses by tenths of a nat and the mean by little."
+    encoded_by = packaged("smollm2-135m-instruct")
+    half = models.load("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
+    encoded = tokens.encode(data.load("sample", transcripts=1)[0].text, encoded_by.tokenizer)
+    exact, rough = (kernels.score_tokens(m.model, encoded).nll for m in (encoded_by, half))
+    assert 0 < np.abs(exact - rough).max() < 0.5
+    assert abs(exact.mean() - rough.mean()) < 0.05

@@ -1,0 +1,139 @@
+"""The notebooks themselves: tags, templates without outputs, style, README; every analysis runs on a tiny model."""
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from psych201 import data, models, score, store
+from psych201.workbench import WorkbenchError, analyses_folder, run_notebook
+
+ROOT = Path(__file__).parent.parent
+ANALYSES = sorted(analyses_folder().glob("*.ipynb"))
+
+# For each analysis the parameters of a run of seconds; a new notebook must be added here.
+PARAMETERS = {
+    "make_sample": {"participants": 2, "bandit_trials": 3, "risky_trials": 3},
+    "score_model": {"model": "tiny-gemma", "data": ["sample"], "transcripts": 1},
+    "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},
+}
+
+
+def tool(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def errors(path: Path) -> list[str]:
+    "Errors and unexecuted cells of an executed notebook."
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return [output.evalue for cell in cells for output in cell.outputs if output.output_type == "error"] + [
+        cell.source for cell in cells if cell.source.strip() and cell.execution_count is None]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Path:
+    "A store with two tiny models."
+    folder = tmp_path_factory.mktemp("scores")
+    for name in ("tiny-llama", "tiny-gemma"):
+        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=2), folder, live=False)
+    return folder
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_an_analysis_takes_its_parameters(path):
+    "Without the tag papermill would run the defaults whatever it is given, and report success."
+    known = papermill.inspect_notebook(str(path))
+    assert set(PARAMETERS[path.stem]) <= set(known)
+    assert all(parameter["help"] for parameter in known.values())
+    assert not any(cell.get("outputs") for cell in nbformat.read(path, 4).cells)
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_an_analysis_runs(path, tmp_path, scored):
+    given = {"output": str(tmp_path), **PARAMETERS[path.stem]}
+    if path.stem == "nll_by_size":
+        given["data"] = str(scored)
+    if path.stem == "score_model":
+        given["scores"] = str(tmp_path / "scores")
+        del given["output"]
+    done = run_notebook(path.stem, tmp_path / "done.ipynb", given, verbose=False)
+    assert errors(done) == []
+    if path.stem == "score_model":
+        rows = store.read_scores(tmp_path / "scores")
+        assert rows["model"].unique().to_list() == ["tiny-gemma"] and len(rows) == 40 + 24
+    if path.stem == "nll_by_size":
+        assert {p.name for p in tmp_path.rglob("*.*") if p.suffix != ".ipynb"} == {
+            "nll_by_size.png", "nll_by_size.pdf", "nll_by_size.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv"}
+        assert (tmp_path / "tables" / "misalignment.csv").read_text().count("tiny-gemma,tiny-llama") == 2
+
+
+def test_the_figure_says_which_model_is_missing(tmp_path, scored):
+    with pytest.raises(WorkbenchError, match="holds no scores of gemma-3-270m"):
+        run_notebook("nll_by_size", tmp_path / "f.ipynb", {"data": str(scored), "models": ["gemma-3-270m"]}, verbose=False)
+
+
+def test_notebooks_and_modules_agree():
+    found = tool("tools/check_export.py")
+    assert found.returncode == 0, found.stderr
+
+
+def test_style():
+    found = tool("tools/style.py")
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_readme_is_that_of_the_index():
+    found = tool("tools/readme.py", "--check")
+    assert found.returncode == 0, found.stderr
+
+
+def broken_notebook(folder: Path, *cells: str, kernel: str = "python3", title: str = "# T\n\n> One sentence.") -> Path:
+    "A notebook with these code cells."
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(title), *map(nbformat.v4.new_code_cell, cells)])
+    made.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+    nbformat.write(made, folder / "x.ipynb")
+    return folder / "x.ipynb"
+
+
+FUNCTION = "#| export\ndef double(n: int) -> int:\n    return 2 * n"
+FAULTS = {
+    "no check for double": ("#| default_exp x", FUNCTION, "double(2)"),
+    "words of prose per exported line": ("#| default_exp x", FUNCTION, "assert double(2) == 4"),
+    "an exported cell of 50 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(50))),
+    "checks nothing": ("#| default_exp x", "expect_fail(lambda: 1 / 0, ZeroDivisionError)"),
+    "61 cells": ("#| default_exp x", *["1"] * 59),
+}
+
+
+@pytest.mark.parametrize("message,cells", FAULTS.items(), ids=FAULTS)
+def test_the_style_check_finds_faults(tmp_path, monkeypatch, message, cells):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import style
+
+    assert any(message in fault for fault in style.faults(broken_notebook(tmp_path, *cells)))
+    assert style.main(tmp_path) == 1
+    good = broken_notebook(tmp_path, "#| default_exp x", FUNCTION, "assert double(2) == 4", title="# T\n\n> " + "word " * 20)
+    assert style.faults(good) == []
+
+
+def test_the_export_check_finds_an_edited_module(tmp_path, monkeypatch):
+    "A module edited by hand, one without a notebook, and a dropped tag setting are all noticed."
+    import shutil
+
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import check_export
+
+    for name in ("nbs", "psych201"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=check_export.IGNORED)
+    for name in ("pyproject.toml", "settings.ini", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert check_export.changed(tmp_path) == []
+    module = tmp_path / "psych201" / "stats.py"
+    module.write_text(module.read_text() + "\nedited = True\n")
+    shutil.copy(tmp_path / "psych201" / "formats.py", tmp_path / "psych201" / "orphan.py")
+    assert check_export.changed(tmp_path) == ["psych201/orphan.py", "psych201/stats.py"]
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace('allowed_cell_metadata_keys = ["tags"]', ""))
+    assert "nbs/analyses/score_model.ipynb" in check_export.changed(tmp_path)

@@ -1,0 +1,70 @@
+"""What pip installs: the wheel holds modules, analysis notebooks, sample and facts, and works from any folder."""
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import psych201
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_module_imports_only_from_its_left():
+    "The way of the data has one direction; workbench alone may use everything."
+    order = ["settings", "transcripts", "sources", "data", "formats", "tokens", "weights", "models", "kernels", "store",
+             "score", "stats", "figures", "workbench"]
+    modules = {path.stem for path in (ROOT / "psych201").glob("*.py")} - {"__init__", "__main__", "_modidx"}
+    assert modules == set(order)
+    for module in order:
+        source = (ROOT / "psych201" / f"{module}.py").read_text()
+        for line in re.findall(r"^\s*from \.(\w*) import ([^\n]+)", source, re.M):
+            used = [line[0]] if line[0] else re.findall(r"\w+", line[1])
+            for name in set(used) & modules:
+                assert order.index(name) < order.index(module), f"{module} imports {name}"
+
+
+def test_every_dependency_has_a_lower_bound_and_is_pinned():
+    if sys.version_info < (3, 11):
+        import tomli as tomllib
+    else:
+        import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = project["dependencies"] + project["optional-dependencies"]["dev"]
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    for requirement in required:
+        assert ">=" in requirement, requirement
+        assert re.split("[>=<]", requirement)[0] in pinned, requirement
+
+
+@pytest.mark.slow
+def test_a_wheel_works_elsewhere(tmp_path):
+    "Built, installed beside the dependencies of this environment, used from another folder."
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT],
+                   check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("psych201-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in ("psych201/analyses/score_model.ipynb", "psych201/analyses/nll_by_size.ipynb", "psych201/paper/pairs.csv",
+                   "psych201/experiments/risky_choice.py", "psych201/sample/simulated2026bandit/prompts.jsonl"):
+        assert needed in names
+    assert not [name for name in names if "/nbs/" in name or name.startswith("tests/")]
+    target = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
+    environment = os.environ | {"PYTHONPATH": str(target), "PSYCH201_DATA": ""}
+    where = subprocess.run([sys.executable, "-c", "import psych201; print(psych201.__file__)"], cwd=tmp_path,
+                           env=environment, capture_output=True, text=True, check=True).stdout
+    assert where.startswith(str(target))
+    done = subprocess.run([sys.executable, "-m", "psych201", "score", "tiny-llama", "--transcripts", "1",
+                           "--output", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "notebooks" / "score_model-tiny-llama.ipynb").is_file()
+
+
+def test_the_version_stands_in_one_place():
+    from importlib.metadata import version
+
+    assert version("psych201") == psych201.__version__
