@@ -7,12 +7,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Every target finds the tools of the environment first, also the kernels that papermill starts.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install demo test test-fast check notebooks lab sample readme constraints clean
+.PHONY: help venv install demo test test-fast check notebooks lab sample readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/.installed  ## make .venv with the tested versions and the package in editable form
+venv: $(VENV)/.installed
+
+install: $(VENV)/.developer  ## make .venv with the package in editable form and the tools to develop it
 
 # Debian keeps venv's ensurepip in a package of its own; root gets it installed, others are told.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -22,10 +24,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
 	  { echo 'This Python cannot make environments; install its venv package (Debian: apt-get install python3-venv).'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install  ## score both packaged models on the sample and draw the figure
+demo: venv  ## score both packaged models on the sample and draw the figure
 	psych201 demo
 
 test: check  ## all tests: notebooks, pytest with slow ones

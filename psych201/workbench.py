@@ -9,11 +9,13 @@ __all__ = ['OPTIONS', 'WorkbenchError', 'analyses_folder', 'find_notebook', 'che
 # %% ../nbs/13_workbench.ipynb #import-argparse
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 
 from . import __version__, data, models
@@ -67,11 +69,20 @@ def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> Non
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
         papermill.execute_notebook(str(notebook), str(copy), parameters, kernel_name="python3", progress_bar=False,
-                                   start_timeout=180, extra_arguments=["--log-level=40"], **streams)
+                                   start_timeout=180, extra_arguments=["--log-level=50"], **streams)
     except papermill.PapermillExecutionError as error:
         raise WorkbenchError(f"{error.ename}: {error.evalue.strip()}") from None
     except (OSError, RuntimeError) as error:  # no kernel, a kernel that died, a full disk
         raise WorkbenchError(f"{type(error).__name__}: {str(error).strip() or 'the kernel died'}") from error
+
+# %% ../nbs/13_workbench.ipynb #keep-last-bars
+def _keep_last_bars(path: Path) -> None:
+    "Drops what was overwritten on each line of the printed outputs of a notebook."
+    notebook = nbformat.read(path, 4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    nbformat.write(notebook, path)
 
 # %% ../nbs/13_workbench.ipynb #run-notebook
 def run_notebook(
@@ -91,6 +102,7 @@ def run_notebook(
         raise WorkbenchError(f"{error} (see {output})") from None
     finally:
         if part.exists():
+            _keep_last_bars(part)
             os.replace(part, output)
     return output
 
