@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Every target finds the tools of the environment first, also the kernels that papermill starts.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -69,5 +68,5 @@ constraints:  ## resolve the newest versions into constraints.txt (torch stays a
 	rm .torch.txt
 	sed -i '1i # The tested set, for Python 3.10 to 3.13: `make constraints` writes it anew (needs uv). Used by the Makefile and CI.' constraints.txt
 
-clean:  ## remove the environment and what builds and runs left
-	rm -rf $(VENV) build dist *.egg-info runs .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environment and what builds left; results in runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

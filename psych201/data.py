@@ -68,13 +68,14 @@ class Dataset:
         return self.transcripts[index]
 
     def _repr_html_(self) -> str:
-        return summarise(self)._repr_html_() + _problem_list(self.problems)
+        return (summarise(self)._repr_html_() + _folded(self.problems, "problems")
+                + _folded(self.passed_over, "folders without transcripts"))
 
-# %% ../nbs/03_data.ipynb #problem-list
-def _problem_list(problems: list[Problem], limit: int = 20) -> str:
-    "The first problems as HTML behind a fold; '' if there are none."
-    items = "".join(f"<li>{html.escape(str(problem))}</li>" for problem in problems[:limit])
-    return f"<details><summary>{len(problems)} problems</summary><ul>{items}</ul></details>" if problems else ""
+# %% ../nbs/03_data.ipynb #folded
+def _folded(items: list, title: str, limit: int = 20) -> str:
+    "The first items as HTML behind a fold; '' if there are none."
+    lines = "".join(f"<li>{html.escape(str(item))}</li>" for item in items[:limit])
+    return f"<details><summary>{len(items)} {title}</summary><ul>{lines}</ul></details>" if items else ""
 
 # %% ../nbs/03_data.ipynb #spread
 def _spread(rows: list, n: int | None) -> list:
@@ -90,6 +91,9 @@ def select(
 ) -> Dataset:  # the same problems and passed_over
     "A part of a data set; raises `ValueError` for a study that it does not hold."
     groups = by_study(dataset)
+    if isinstance(studies, str) or (transcripts or 0) < 0:
+        raise ValueError("studies is a list of names, transcripts a number of at least 0.")
+    studies = None if studies is None else list(studies)
     if unknown := sorted(set(studies or ()) - set(groups)):
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(groups) or 'none'}.")
     wanted = set(groups if studies is None else studies)
@@ -121,7 +125,7 @@ def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple
     if path.is_file() and path.suffix in (".jsonl", ".zip"):
         return read_study(path, report), []
     if is_alias or not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return load_hub(name, report, revision), []
+        return load_hub(str(source), report, revision), []
     known = "Give a folder, a .jsonl or .zip file, 'sample', or a hub id such as marcelbinz/Psych-201-test."
     report(DataError(source, f"{'is no .jsonl or .zip file' if path.exists() else 'does not exist'}. {known}"))
     return [], []
@@ -141,7 +145,7 @@ def load(
     transcripts: int | None = None,  # at most so many per study, evenly spread; None: all
     revision: str | None = None,  # of a hub data set
 ) -> Dataset:
-    "Checked transcripts from anywhere; raises `DataError` naming source, line and field."
+    "Checked transcripts from anywhere; raises `DataError` naming source, line and field (or, with collect, lists them)."
     if on_error not in ("raise", "collect"):
         raise ValueError(f"on_error is 'raise' or 'collect', not {on_error!r}.")
     loaded = Dataset([])

@@ -84,7 +84,7 @@ def nll_by_size(
     table: pd.DataFrame,  # one row a model: mean_nll (nats), family, size_b (billions), type, guessed
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Mean NLL against model size, a panel per family and a line per type; lower is more human-like."
+    "Mean NLL against model size, a panel per family; lower is more human-like. Models without mean or size are left out."
     table = table.dropna(subset=["mean_nll", "size_b"])
     if table.empty:
         raise ValueError("No model with a mean NLL and a known size to draw.")

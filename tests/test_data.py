@@ -37,7 +37,8 @@ BROKEN_RECORDS = {
     "no response": (GOOD | {"text": "You press J."}, "text", "no response is marked"),
     "unclosed": (GOOD | {"text": "You press <<J. Then <<"}, "text", "inside a response"),
     "unclosed at the end": (GOOD | {"text": "You press <<J>> then <<F"}, "text", "never closed"),
-    "reaction times": (GOOD | {"RTs": "fast"}, "RTs", "holds a str"),
+    "half a character": (GOOD | {"text": "<<J>> \ud83d"}, "text", "lone surrogate"),
+    "brackets within brackets": ("[" * 100_000, None, "cannot be read as JSON"),
 }
 
 
@@ -120,6 +121,23 @@ def test_zips_as_contributors_make_them(tmp_path):
     assert [(t.participant, t.row, t.study) for t in data.load(tmp_path)] == [("1", 0, "wulff2020"), ("2", 1, "wulff2020")]
     (folder / "a.jsonl").write_text(json.dumps(GOOD))  # unpacked, and left beside its zip
     assert len(data.load(folder)) == 2
+    (folder / "prompts.zip").write_bytes((folder / "prompts_jsonl.zip").read_bytes())  # and zipped once more
+    assert len(data.load(folder)) == 2
+
+
+def test_a_folder_is_named_after_itself(tmp_path, monkeypatch):
+    write(tmp_path / "wulff2020", GOOD)
+    monkeypatch.chdir(tmp_path / "wulff2020")
+    assert [t.study for t in data.load(".")] == ["wulff2020"]
+
+
+def test_a_local_folder_called_like_an_alias(tmp_path, monkeypatch):
+    import pandas as pd
+
+    (tmp_path / "psych201-test").mkdir()
+    pd.DataFrame([GOOD | {"study": "mine"}]).to_parquet(tmp_path / "psych201-test" / "my-test.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert [t.study for t in data.load("./psych201-test")] == ["mine"]
 
 
 def test_what_people_typed_is_not_missing(tmp_path):

@@ -99,10 +99,10 @@ def broken_notebook(folder: Path, *cells: str, kernel: str = "python3", title: s
 
 FUNCTION = "#| export\ndef double(n: int) -> int:\n    return 2 * n"
 FAULTS = {
-    "no check for double": ("#| default_exp x", FUNCTION, "double(2)"),
+    "no check for double": ("#| default_exp x", FUNCTION, "double(2)", "assert True  # of double"),
     "words of prose per exported line": ("#| default_exp x", FUNCTION, "assert double(2) == 4"),
     "an exported cell of 50 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(50))),
-    "checks nothing": ("#| default_exp x", "expect_fail(lambda: 1 / 0, ZeroDivisionError)"),
+    "checks nothing": ("#| default_exp x", "from fastcore.test import expect_fail\nexpect_fail(lambda: 1 / 0, ZeroDivisionError)"),
     "61 cells": ("#| default_exp x", *["1"] * 59),
 }
 

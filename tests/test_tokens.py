@@ -4,6 +4,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
 from psych201 import data, models, tokens
 from psych201.transcripts import find_responses
 from psych201.weights import make_tiny
@@ -11,6 +16,28 @@ from psych201.weights import make_tiny
 HARD = ["$<<5>>.", "collect<<5>>,", "(<<-0.14>>)\n", "<<s>>", "<s> <|im_end|> <bos> <<<table>>>", "<<>>", " << -3 >>;",
         "é<<né – 日本 🙂>>🙂", "<<a\nb c>>\r\n", "word<<skip>>word", "\"<<\">>\"", "<<J>><<F>>", "\ue0f5<<\ue0f5>>"]
 TINY = {name: make_tiny(name)[1] for name in ("tiny-llama", "tiny-gemma")}
+
+
+def with_a_space_in_front(style: str) -> PreTrainedTokenizerFast:
+    "Tokenizers that put a space before whatever they are given: Llama 2 (two ways to say so) and RoBERTa."
+    made = Tokenizer(BPE(byte_fallback=style != "roberta", unk_token="<unk>"))
+    special = ["<unk>", "<s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    options = dict(vocab_size=400, show_progress=False)
+    if style == "roberta":
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        options |= dict(special_tokens=["<unk>", "<s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    else:
+        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        options |= dict(special_tokens=special)
+        if style == "metaspace":
+            made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        else:
+            made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.train_from_iterator(["You choose <<J>>. Then <<-0.14>>% or $<<5>> (<<s>>)"] * 20, BpeTrainer(**options))
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+SPACED = {style: with_a_space_in_front(style) for style in ("metaspace", "prepend", "roberta")}
 
 piece = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), max_size=12)
 tagged = st.sampled_from(["<s>", "</s>", "<|im_end|>", "<bos>", "<pad>", "<0x0A>", "<b>", "-1", ">", " "])
@@ -40,6 +67,21 @@ def test_hard_texts(name, text):
 @example("".join(HARD))
 def test_any_text(name, text):
     check(text, TINY[name])
+
+
+@pytest.mark.parametrize("style", SPACED)
+@given(texts)
+@example("".join(HARD))
+def test_tokenizers_that_add_a_space(style, text):
+    "One space before the whole text, as the tokenizer was trained, and none before an answer."
+    tokenizer, spans = SPACED[style], find_responses(text)
+    encoded = tokens.encode(text, tokenizer)
+    decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    lead = decode(encoded.ids).removesuffix(text)
+    assert lead in ("", " ") and decode(encoded.ids) == lead + text
+    for start, end, span in zip(encoded.start, encoded.end, spans):
+        assert decode(encoded.ids[:start]) == lead + text[: span.start]
+        assert decode(encoded.ids[start:end]) == text[slice(*span)]
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.slow)])

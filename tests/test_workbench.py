@@ -96,6 +96,23 @@ def test_the_demo_scores_the_sample_and_nothing_else(tmp_path, monkeypatch, run)
     assert rows.filter(study="wulff2020")["response"].to_list() == ["0", "2"]
 
 
+def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):
+    "A misspelt folder beside a good one must not end as a run without it."
+    status, out, err = run("score", "tiny-llama", "--data", "sample", str(tmp_path / "my_stduy"), "--output", str(tmp_path / "out"))
+    assert status == 1 and "my_stduy: does not exist" in err
+    assert run("score", "tiny-llama", "--output", "/dev/null/x")[0] == 1
+
+
+def test_a_quick_look_does_not_replace_a_whole_study(tmp_path, run):
+    words = ["score", "tiny-llama", "--data", "sample", "--output", str(tmp_path), "--transcripts"]
+    assert run(*words, "2")[0] == 0
+    status, out, err = run(*words, "1")
+    assert status == 1 and "holds 2 transcripts" in err and "--restart" in err
+    assert len(store.read_scores(tmp_path / "scores")) == 2 * (40 + 24)
+    assert run(*words, "1", "--restart")[0] == 0
+    assert len(store.read_scores(tmp_path / "scores")) == 40 + 24
+
+
 KILLED = """
 import os, signal, sys
 from psych201 import data, models, score
