@@ -79,9 +79,16 @@ def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> Non
 def _keep_last_bars(path: Path) -> None:
     "Drops what was overwritten on each line of the printed outputs of a notebook."
     notebook = nbformat.read(path, 4)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        if output.output_type == "stream":
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        whole = []
+        for output in cell.outputs:  # each update of a bar comes as an output of its own
+            if whole and output.output_type == "stream" and whole[-1].get("name") == output.name:
+                whole[-1].text += output.text
+            else:
+                whole.append(output)
+        for output in (output for output in whole if output.output_type == "stream"):
             output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+        cell.outputs = whole
     nbformat.write(notebook, path)
 
 # %% ../nbs/13_workbench.ipynb #run-notebook
