@@ -197,6 +197,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'psych201.workbench._demo_command': ('workbench.html#_demo_command', 'psych201/workbench.py'),
                                     'psych201.workbench._execute': ('workbench.html#_execute', 'psych201/workbench.py'),
                                     'psych201.workbench._given': ('workbench.html#_given', 'psych201/workbench.py'),
+                                    'psych201.workbench._joined': ('workbench.html#_joined', 'psych201/workbench.py'),
                                     'psych201.workbench._keep_last_bars': ('workbench.html#_keep_last_bars', 'psych201/workbench.py'),
                                     'psych201.workbench._options': ('workbench.html#_options', 'psych201/workbench.py'),
                                     'psych201.workbench._paper_command': ('workbench.html#_paper_command', 'psych201/workbench.py'),

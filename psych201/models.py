@@ -104,8 +104,8 @@ class LanguageModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     def __repr__(self) -> str:
-        return (f"LanguageModel({self.name}, {self.card.size_b:.3g}B {self.card.type}, {self.dtype} on "
-                f"{self.model.device}, {self.context} tokens)")
+        size = f"{self.card.size_b:g}B" if self.card.size_b >= 1 else f"{self.card.size_b * 1000:.3g}M"
+        return f"LanguageModel({self.name}, {size} {self.card.type}, {self.dtype} on {self.model.device}, {self.context} tokens)"
 
 # %% ../nbs/06_models.ipynb #weights-hash
 def weights_hash(

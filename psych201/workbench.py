@@ -75,20 +75,25 @@ def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> Non
     except (OSError, RuntimeError) as error:  # no kernel, a kernel that died, a full disk
         raise WorkbenchError(f"{type(error).__name__}: {str(error).strip() or 'the kernel died'}") from error
 
+# %% ../nbs/13_workbench.ipynb #joined
+def _joined(outputs: list) -> list:
+    "The outputs of a cell, neighbouring pieces of one stream as one: each step of a bar comes as a piece of its own."
+    whole = []
+    for output in outputs:
+        if whole and output.output_type == "stream" and whole[-1].get("name") == output.name:
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
 # %% ../nbs/13_workbench.ipynb #keep-last-bars
 def _keep_last_bars(path: Path) -> None:
     "Drops what was overwritten on each line of the printed outputs of a notebook."
     notebook = nbformat.read(path, 4)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        whole = []
-        for output in cell.outputs:  # each update of a bar comes as an output of its own
-            if whole and output.output_type == "stream" and whole[-1].get("name") == output.name:
-                whole[-1].text += output.text
-            else:
-                whole.append(output)
-        for output in (output for output in whole if output.output_type == "stream"):
+        cell.outputs = _joined(cell.outputs)
+        for output in (output for output in cell.outputs if output.output_type == "stream"):
             output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-        cell.outputs = whole
     nbformat.write(notebook, path)
 
 # %% ../nbs/13_workbench.ipynb #run-notebook
