@@ -1,4 +1,5 @@
 """Models from every source, and what is said when one cannot be had."""
+import json
 import os
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def write_gguf(path, model, tokenizer) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(sorted(vocabulary, key=vocabulary.get))
     writer.add_token_types([1] * len(vocabulary))
-    merges = __import__("json").loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_token_merges([" ".join(merge) for merge in merges])
     writer.add_bos_token_id(2)
     writer.add_eos_token_id(1)
