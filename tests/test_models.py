@@ -74,6 +74,7 @@ def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     model, tokenizer = weights.make_tiny("tiny-llama")
     model.config._commit_hash = "0123abcd"
     asked = []
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append((source, options)) or model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
@@ -89,6 +90,73 @@ def test_a_local_folder(tmp_path, tiny):
     np.testing.assert_allclose(nll(mine), nll(tiny), rtol=0, atol=1e-6)
     assert mine.revision == tiny.revision and mine.tokenizer_hash == tiny.tokenizer_hash
     assert mine.card.guessed and mine.card.size_b == pytest.approx(tiny.card.size_b)
+
+
+@pytest.mark.parametrize("name", weights.TINY)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rotary_frequencies_stay_float32(name, dtype, tmp_path):
+    "Only the weights are cast: rounded frequencies move every position a little, and late ones a lot."
+    made = models.load(name, dtype=dtype, device="cpu")
+    made.model.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+    for model in (made.model, models.load(str(tmp_path), dtype=dtype, device="cpu").model):
+        frequencies = [buffer.dtype for buffer_name, buffer in model.named_buffers() if "inv_freq" in buffer_name]
+        assert frequencies and set(frequencies) == {torch.float32}
+        assert {parameter.dtype for parameter in model.parameters()} == {models.DTYPES[dtype]}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rotary_frequencies_of_a_real_model(packaged, dtype):
+    packaged("smollm2-135m-instruct")
+    model = models.load("smollm2-135m-instruct", dtype=dtype, device="cpu").model
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32 and model.dtype == models.DTYPES[dtype]
+
+
+def test_a_loaded_model_is_ready_to_score(tiny):
+    assert not any(module.training for module in tiny.model.modules())
+    assert not any(parameter.requires_grad for parameter in tiny.model.parameters())
+
+
+@pytest.mark.parametrize("device,placed", [("cuda:1", {"": "cuda:1"}), ("auto", "auto")])
+def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
+    "Without a whole copy in main memory, and over all GPUs where there are several."
+    model, tokenizer = weights.make_tiny("tiny-llama")
+    model.hf_device_map, model.to = {"": "cuda:1"}, None  # moving it once more would fail
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
+                        lambda source, **options: asked.append(options) or model)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
+    models.load("Qwen/Qwen3-8B", dtype="float32", device=device)
+    assert asked == [{"dtype": torch.float32, "revision": None, "device_map": placed}]
+
+
+VISION = {
+    "Qwen2_5_VL": dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32, fullatt_block_indexes=[0]),
+    "Qwen3VL": dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32,
+                    deepstack_visual_indexes=[0], num_position_embeddings=16),
+}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_model_that_also_reads_images(name, tmp_path):
+    "Qwen2.5-VL and Qwen3-VL, tiny and random: loaded from a folder, selected predictions equal those at all positions."
+    _, tokenizer = weights.make_tiny("tiny-llama")
+    text = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
+                rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]})
+    config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=VISION[name])
+    torch.manual_seed(0)
+    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = models.load(str(tmp_path), dtype="float32", device="cpu")
+    assert loaded.context == 512
+    encoded = tokens.encode(TEXT, loaded.tokenizer)
+    with torch.inference_mode():
+        logprob = loaded.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().log_softmax(-1)
+    expected = [-sum(logprob[t - 1, encoded.ids[t]].item() for t in range(a, b)) for a, b in zip(encoded.start, encoded.end)]
+    np.testing.assert_allclose(nll(loaded), expected, rtol=0, atol=1e-5)
 
 
 def write_gguf(path, model, tokenizer) -> None:
