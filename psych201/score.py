@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib import import_module
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import tokenizers
@@ -22,13 +23,13 @@ import transformers
 
 import psych201
 from .data import Dataset, by_study, fingerprint
-from .formats import format_text
+from .formats import format_pieces
 from .kernels import ResponseScores, score_tokens
 from .models import LanguageModel
 from .settings import load_settings
-from .store import SCHEMA, Run, StoreError, open_run
+from .store import REASONS, SCHEMA, Run, StoreError, open_run
 from .tokens import cut, encode
-from .transcripts import Transcript, find_responses
+from .transcripts import Transcript
 
 # %% ../nbs/09_score.ipynb #token-limit
 def token_limit(
@@ -40,14 +41,22 @@ def token_limit(
     return min(limits, default=None)
 
 # %% ../nbs/09_score.ipynb #join
-def _join(responses: list[str], scores: ResponseScores) -> pl.DataFrame:
+def _reason(n_scored: int, unknown: np.ndarray) -> pl.Expr:
+    "Why a response has no score; null if it has one."
+    index = pl.col("response_index")
+    reasons = {
+        "cut": index >= n_scored, "empty": pl.col("response") == "",
+        "not_encodable": index.is_in(unknown.tolist()), "no_tokens": pl.col("n_tokens") == 0,
+        "not_finite": ~pl.col("nll").is_finite()}
+    return pl.coalesce(pl.when(holds).then(pl.lit(reason)) for reason, holds in reasons.items())
+
+
+def _join(responses: list[str], scores: ResponseScores, unknown: np.ndarray = np.array([], dtype=np.int64)) -> pl.DataFrame:
     "One row a response: its scores, or the reason why it has none."
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
     scored = pl.DataFrame({"response_index": range(len(scores)), **vars(scores)})
-    beyond, empty = pl.col("response_index") >= len(scores), pl.col("response") == ""
-    reason = pl.when(beyond).then(pl.lit("cut")).when(empty).then(pl.lit("empty")).when(
-        ~pl.col("nll").is_finite()).then(pl.lit("not_finite"))
-    rows = marked.join(scored, on="response_index", how="left", maintain_order="left").with_columns(reason=reason)
+    rows = marked.join(scored, on="response_index", how="left", maintain_order="left")
+    rows = rows.with_columns(reason=_reason(len(scores), unknown))
     return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
         pl.when(pl.col("reason").is_null()).then(name).alias(name) for name in ("nll", "argmax_right", "first_entropy")))
 
@@ -59,10 +68,10 @@ def score_transcript(
     max_tokens: int = 0,  # longest input; 0: the context window
 ) -> pl.DataFrame:  # columns of store.SCHEMA, one row for each marked response
     "Scores of one session, response by response, in one pass over its text."
-    text = format_text(transcript, format)
-    responses = [text[start:end] for start, end in find_responses(text)]
-    tokens = cut(encode(text, language_model.tokenizer), token_limit(language_model, max_tokens))
-    rows = _join(responses, score_tokens(language_model.model, tokens)).with_columns(
+    pieces = format_pieces(transcript, format, language_model.tokenizer)
+    responses = [piece.text for piece in pieces if piece.kind == "response"]
+    tokens = cut(encode(pieces, language_model.tokenizer), token_limit(language_model, max_tokens))
+    rows = _join(responses, score_tokens(language_model.model, tokens), tokens.unknown).with_columns(
         **{name: pl.lit(getattr(transcript, name)) for name in ("study", "experiment", "participant", "row")},
         transcript=pl.lit(transcript.digest), model=pl.lit(language_model.name), format=pl.lit(format), rule=pl.lit("span"))
     return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
@@ -117,7 +126,7 @@ def _count(rows: pl.DataFrame, seconds: float) -> dict:
     reasons = rows["reason"]
     return {
         "transcripts": rows["row"].n_unique(), "responses": len(rows), "scored": int(reasons.is_null().sum()),
-        **{reason: int((reasons == reason).sum()) for reason in ("cut", "empty", "not_finite")},
+        **{reason: int((reasons == reason).sum()) for reason in REASONS},
         "mean_nll": rows["nll"].mean(), "seconds": round(seconds, 2),
     }
 
@@ -133,7 +142,7 @@ def _score_study(language_model: LanguageModel, transcripts: list, format: str, 
 # %% ../nbs/09_score.ipynb #summary
 def _summary(run: Run, studies: Iterable[str]) -> pd.DataFrame:
     "The counts of the studies in a run's manifest, one row a study."
-    columns = ["transcripts", "responses", "scored", "cut", "empty", "not_finite", "mean_nll", "seconds"]
+    columns = ["transcripts", "responses", "scored", *REASONS, "mean_nll", "seconds"]
     entries = [run.manifest["studies"][study] for study in studies]
     return pd.DataFrame(entries, index=pd.Index(studies, name="study"), columns=columns)
 

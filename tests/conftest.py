@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from psych201 import data, models, weights
+from psych201 import data, models, tokens, weights
+from psych201.formats import marked_pieces
 
 
 def missing(reason: str):
     "Skips, or fails where PSYCH201_NO_SKIP says that everything must be there, as in CI."
     (pytest.fail if os.environ.get("PSYCH201_NO_SKIP") else pytest.skip)(reason)
+
+
+def encode(text: str, tokenizer) -> tokens.Tokens:
+    "The token ids of a marked text in the plain format."
+    return tokens.encode(marked_pieces(text), tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import encode
 from psych201 import kernels, score, tokens
 from psych201.transcripts import Transcript
 
@@ -24,7 +25,7 @@ def test_every_golden_response_is_reached(name, packaged, studies, golden_path):
         text = tokens.paper_text(transcripts[key].text, CUT)
         found = tokens.encode_paper(text, model.tokenizer)
         assert (found.end - found.start).tolist() == expected["n_tokens"].tolist(), key
-        if np.array_equal(tokens.encode(text, model.tokenizer).ids, found.ids):
+        if np.array_equal(encode(text, model.tokenizer).ids, found.ids):
             nll = score.score_transcript(model, Transcript(text, *key[:1], "e", "1"))["nll"].drop_nulls().to_numpy()
             through_all += len(nll)
         else:
@@ -45,7 +46,7 @@ def test_rule_span_agrees_where_it_finds_the_same_tokens(packaged, studies, gold
     for transcript in studies:
         if (transcript.study, transcript.row) in keys:
             text = tokens.paper_text(transcript.text, CUT)
-            exact, published = tokens.encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
+            exact, published = encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
             full = exact.end > exact.start
             assert full.sum() >= len(published.start)
             if np.array_equal(exact.ids, published.ids):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import encode
 from psych201 import data, kernels, models, tokens
 
 
@@ -20,7 +21,7 @@ def one_request_each(model, encoded) -> np.ndarray:
 
 def test_one_pass_equals_one_request_per_response(tiny):
     for transcript in data.load("sample", transcripts=1):
-        encoded = tokens.encode(transcript.text, tiny.tokenizer)
+        encoded = encode(transcript.text, tiny.tokenizer)
         scores = kernels.score_tokens(tiny.model, encoded)
         np.testing.assert_allclose(scores.nll, one_request_each(tiny.model, encoded), rtol=0, atol=1e-4)
 
@@ -28,7 +29,7 @@ def test_one_pass_equals_one_request_per_response(tiny):
 def test_real_model_one_pass_equals_one_request_per_response(packaged):
     model = packaged("smollm2-135m-instruct")
     transcript = data.load("sample", transcripts=1)[0]
-    encoded = tokens.cut(tokens.encode(transcript.text, model.tokenizer), 250)
+    encoded = tokens.cut(encode(transcript.text, model.tokenizer), 250)
     scores = kernels.score_tokens(model.model, encoded)
     assert len(scores) > 5
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
@@ -42,7 +43,7 @@ def test_nothing_predicts_the_first_token(tiny):
 
 
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
-    encoded = tokens.encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
+    encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
     before, original = kernels.score_tokens(tiny.model, encoded).nll, kernels.token_statistics
 
@@ -59,7 +60,7 @@ def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
 
 def test_a_response_is_right_when_all_its_tokens_are(tiny):
     "A second token that is not the most likely makes the response wrong, and so does a first one."
-    encoded = tokens.encode("You play machine <<J>> and <<F>>", tiny.tokenizer)
+    encoded = encode("You play machine <<J>> and <<F>>", tiny.tokenizer)
     ids, start = encoded.ids.copy(), int(encoded.start[0])
     for position in (start, start + 1):
         with torch.inference_mode():
@@ -73,7 +74,7 @@ def test_a_response_is_right_when_all_its_tokens_are(tiny):
 
 
 def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
-    encoded = tokens.encode("You play machine <<twelve>>, then <<J>>.", tiny.tokenizer)
+    encoded = encode("You play machine <<twelve>>, then <<J>>.", tiny.tokenizer)
     assert encoded.end[0] - encoded.start[0] > 1
     with torch.inference_mode():
         p = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().softmax(-1)
@@ -88,14 +89,14 @@ def test_a_model_without_logits_to_keep_gives_the_same(tiny):
         def forward(self, input_ids, use_cache=None):
             return tiny.model(input_ids=input_ids)
 
-    encoded = tokens.encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
+    encoded = encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
     np.testing.assert_allclose(kernels.score_tokens(Full(), encoded).nll, kernels.score_tokens(tiny.model, encoded).nll,
                                rtol=0, atol=1e-5)
 
 
 def test_probabilities_of_all_continuations_add_up(tiny):
     "Over every possible one-token response, exp(-NLL) sums to 1: nothing is lost in spans or sums."
-    encoded = tokens.encode("You play machine <<J>>", tiny.tokenizer)
+    encoded = encode("You play machine <<J>>", tiny.tokenizer)
     position, total = int(encoded.start[0]), 0.0
     for token in range(len(tiny.tokenizer)):
         ids = encoded.ids.copy()
@@ -106,7 +107,7 @@ def test_probabilities_of_all_continuations_add_up(tiny):
 
 
 def test_entropy_and_argmax(tiny):
-    encoded = tokens.encode("You play machine <<J>>", tiny.tokenizer)
+    encoded = encode("You play machine <<J>>", tiny.tokenizer)
     with torch.inference_mode():
         row = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0, encoded.start[0] - 1].double()
     p = row.softmax(-1)
@@ -130,7 +131,7 @@ def test_bfloat16_is_close(packaged):
     "bfloat16 weights move single responses by tenths of a nat and the mean by little."
     encoded_by = packaged("smollm2-135m-instruct")
     half = models.load("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
-    encoded = tokens.encode(data.load("sample", transcripts=1)[0].text, encoded_by.tokenizer)
+    encoded = encode(data.load("sample", transcripts=1)[0].text, encoded_by.tokenizer)
     exact, rough = (kernels.score_tokens(m.model, encoded).nll for m in (encoded_by, half))
     assert 0 < np.abs(exact - rough).max() < 0.5
     assert abs(exact.mean() - rough.mean()) < 0.05

@@ -10,13 +10,14 @@ import pytest
 import torch
 import transformers
 
+from conftest import encode
 from psych201 import kernels, models, tokens, weights
 
 TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play machine <<F>>. It pays nothing."
 
 
 def nll(model) -> np.ndarray:
-    return kernels.score_tokens(model.model, tokens.encode(TEXT, model.tokenizer)).nll
+    return kernels.score_tokens(model.model, encode(TEXT, model.tokenizer)).nll
 
 
 @pytest.mark.slow
@@ -152,7 +153,7 @@ def test_a_model_that_also_reads_images(name, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = models.load(str(tmp_path), dtype="float32", device="cpu")
     assert loaded.context == 512
-    encoded = tokens.encode(TEXT, loaded.tokenizer)
+    encoded = encode(TEXT, loaded.tokenizer)
     with torch.inference_mode():
         logprob = loaded.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().log_softmax(-1)
     expected = [-sum(logprob[t - 1, encoded.ids[t]].item() for t in range(a, b)) for a, b in zip(encoded.start, encoded.end)]
@@ -200,6 +201,6 @@ def test_a_gguf_file(tmp_path):
     original = models.load("tiny-llama", dtype="float32", device="cpu")
     write_gguf(tmp_path / "tiny.gguf", original.model, original.tokenizer)
     loaded = models.load(str(tmp_path / "tiny.gguf"), dtype="float32", device="cpu")
-    ids = tokens.encode(TEXT, original.tokenizer)
+    ids = encode(TEXT, original.tokenizer)
     np.testing.assert_allclose(kernels.score_tokens(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
-    assert tokens.encode(TEXT, loaded.tokenizer).ids.tolist() == ids.ids.tolist()
+    assert encode(TEXT, loaded.tokenizer).ids.tolist() == ids.ids.tolist()

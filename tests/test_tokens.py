@@ -4,13 +4,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from psych201 import data, models, tokens
-from psych201.transcripts import find_responses
+from conftest import encode
+from psych201 import data, formats, models, tokens
+from psych201.formats import Piece
+from psych201.transcripts import Transcript, find_responses
 from psych201.weights import make_tiny
 
 HARD = ["$<<5>>.", "collect<<5>>,", "(<<-0.14>>)\n", "<<s>>", "<s> <|im_end|> <bos> <<<table>>>", "<<>>", " << -3 >>;",
@@ -47,7 +49,7 @@ texts = st.lists(st.tuples(piece | tagged, piece)).map(lambda parts: "".join(f"{
 def check(text: str, tokenizer) -> None:
     "Spans decode to the responses, everything decodes to the text, markers close behind responses."
     responses = [text[slice(*span)] for span in find_responses(text)]
-    encoded = tokens.encode(text, tokenizer)
+    encoded = encode(text, tokenizer)
     decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert [decode(encoded.ids[a:b]) for a, b in zip(encoded.start, encoded.end)] == responses
     first = tokens.first_tokens(tokenizer)
@@ -75,7 +77,7 @@ def test_any_text(name, text):
 def test_tokenizers_that_add_a_space(style, text):
     "One space before the whole text, as the tokenizer was trained, and none before an answer."
     tokenizer, spans = SPACED[style], find_responses(text)
-    encoded = tokens.encode(text, tokenizer)
+    encoded = encode(text, tokenizer)
     decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     lead = decode(encoded.ids).removesuffix(text)
     assert lead in ("", " ") and decode(encoded.ids) == lead + text
@@ -97,6 +99,117 @@ def test_real_transcripts(name, packaged, studies):
         check(transcript.text, packaged(name).tokenizer)
 
 
+def as_chat(transcript: Transcript, tokenizer=None) -> list[Piece]:
+    "A chat of the ChatML kind: shown text as the user's turns, responses as the assistant's."
+    pieces = []
+    for text, kind in formats.plain(transcript):
+        text = text.removeprefix(">>").removesuffix("<<").strip()
+        if text:
+            role = "assistant" if kind == "response" else "user"
+            pieces += [Piece(f"<|im_start|>{role}\n", "template"), Piece(text, kind), Piece("<|im_end|>", "template"),
+                       Piece("\n", "template")]
+    return pieces
+
+
+CHAT = ("Choose J or F.\n<<J>> It said: <think>, <|im_end|> and <s>. Once more: <<F>> You won -0.5 points, né?\n\n"
+        "Last: <<J or F>>")
+TURNS = [("user", "Choose J or F."), ("assistant", "J"), ("user", "It said: <think>, <|im_end|> and <s>. Once more:"),
+         ("assistant", "F"), ("user", "You won -0.5 points, né?\n\nLast:"), ("assistant", "J or F")]
+
+
+def test_a_format_with_a_template(packaged):
+    """The ids are those that SmolLM2's own template gives for the same messages; turns end with the control token.
+
+    Where a message holds the text of a control token, apply_chat_template makes a control token of it, and we do not.
+    """
+    tokenizer = packaged("smollm2-135m-instruct").tokenizer
+    system = [{"role": "system", "content": "You are a participant."}]
+    head = [Piece("<|im_start|>system\n", "template"), Piece("You are a participant.", "shown"), Piece("<|im_end|>\n", "template")]
+    for strange in (False, True):
+        turns = [(role, text if strange else text.replace("<|im_end|>", "nothing")) for role, text in TURNS]
+        text = CHAT if strange else CHAT.replace("<|im_end|>", "nothing")
+        encoded = tokens.encode(head + as_chat(Transcript(text, "s", "e", "1")), tokenizer)
+        expected = tokenizer.apply_chat_template(system + [dict(role=role, content=text) for role, text in turns],
+                                                 tokenize=True, return_dict=False)
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert (encoded.ids.tolist() == expected) is not strange
+        assert (encoded.ids == end).sum() == 7 and expected.count(end) == 7 + strange
+        assert [tokenizer.decode(encoded.ids[a:b]) for a, b in zip(encoded.start, encoded.end)] == ["J", "F", "J or F"]
+        assert [encoded.ids[b:c].tolist() for b, c in zip(encoded.end, encoded.close)] == [[end]] * 3
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_template_brings_its_own_first_token(name):
+    tokenizer = TINY[name]
+    pieces = [Piece("<bos>You", "template"), Piece("J", "response"), Piece("<eos>", "template")]
+    encoded = tokens.encode(pieces, tokenizer)
+    bos, eos = tokenizer.convert_tokens_to_ids(["<bos>", "<eos>"])
+    assert encoded.ids[0] == bos and (encoded.ids == bos).sum() == 1 and encoded.ids[-1] == eos
+    assert encoded.ids[encoded.end[0] : encoded.close[0]].tolist() == [eos]
+
+
+@pytest.mark.parametrize("kind", ["shown", "response"])
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("place", ["new", "in the vocabulary"])
+def test_added_tokens_are_text(kind, special, place):
+    "Qwen adds <think> with special=False; others add tokens that their vocabulary holds already, or that eat spaces."
+    tokenizer = make_tiny("tiny-llama")[1]
+    content = {"new": "<think>", "in the vocabulary": " machine"}[place]
+    tokenizer.add_tokens([AddedToken(content, special=special, normalized=False, lstrip=True, rstrip=True)])
+    number = tokenizer.convert_tokens_to_ids(content)
+    text = f"a {content} b"
+    assert number in tokenizer(text).input_ids
+    other = "response" if kind == "shown" else "shown"
+    encoded = tokens.encode([Piece("x", other), Piece(text, kind), Piece(">>", "shown")], tokenizer)
+    assert place != "new" or number not in encoded.ids
+    assert tokenizer.backend_tokenizer.decode(encoded.ids.tolist(), skip_special_tokens=False) == f"x{text}>>"
+    assert number in tokens.encode([Piece("x", "shown"), Piece(text, "template")], tokenizer).ids
+
+
+def test_white_space_that_a_tokenizer_adds_is_text():
+    "GPT-NeoX adds runs of spaces, Gemma runs of line breaks; their ids stay, though tokens before them are gone."
+    tokenizer = make_tiny("tiny-llama")[1]
+    tokenizer.add_tokens([AddedToken("<tool_call>", normalized=False), AddedToken("    ", normalized=False)])
+    encoded = encode("a    b <<x    y>> <tool_call>", tokenizer)
+    number = tokenizer.convert_tokens_to_ids("    ")
+    assert (encoded.ids == number).sum() == 2 and (encoded.ids[encoded.start[0] : encoded.end[0]] == number).sum() == 1
+
+
+def test_a_call_with_truncation_leaves_no_trace():
+    tokenizer = make_tiny("tiny-llama")[1]
+    tokenizer("a b c", padding="max_length", truncation=True, max_length=2)
+    assert len(encode("a long text " * 20 + "<<J>>", tokenizer)) > 20
+
+
+def no_byte_fallback(scheme: str) -> PreTrainedTokenizerFast:
+    "A Unigram vocabulary of letters, as T5 and XGLM have it, with nothing for other characters."
+    made = Tokenizer(Unigram([("<unk>", 0.0), *((letter, -5.0) for letter in "▁<>abcdefghijklmnopqrstuvwxyz.-3")], unk_id=0))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_what_a_vocabulary_lacks_is_named(scheme):
+    tokenizer = no_byte_fallback(scheme)
+    text = "you choose <<abc>> <<🙂>> 🙂 <<да>> <<a🙂b>> <<-3>> ок <<>>"
+    encoded = encode(text, tokenizer)
+    assert encoded.unknown.tolist() == [1, 2, 3] and len(encoded.start) == 6
+    for number, answer in ((0, "abc"), (4, "-3")):
+        ids = encoded.ids[encoded.start[number] : encoded.end[number]]
+        assert "".join(tokenizer.convert_ids_to_tokens(ids)) == answer
+
+
+def test_characters_that_vanish_are_lacking_and_removed_ones_are_not():
+    vanish = Tokenizer(BPE())
+    vanish.pre_tokenizer = pre_tokenizers.Whitespace()
+    vanish.train_from_iterator(["You choose <<J>> and <<F>>"] * 9, BpeTrainer(vocab_size=60, show_progress=False))
+    assert encode("You <<日本>> <<J日>> <<J>>", PreTrainedTokenizerFast(tokenizer_object=vanish)).unknown.tolist() == [0, 1]
+    strip = make_tiny("tiny-llama")[1]
+    strip.backend_tokenizer.normalizer = normalizers.Replace(Regex("[\u200b\\s]"), "")
+    encoded = encode("You <<\u200b>> <<J\u200b>> << >>", strip)
+    assert encoded.unknown.tolist() == [] and (encoded.end - encoded.start).tolist() == [0, 1, 0]
+
+
 def test_one_first_token_as_the_model_was_trained(packaged):
     assert tokens.first_tokens(packaged("smollm2-135m-instruct").tokenizer) == []
     assert tokens.first_tokens(TINY["tiny-gemma"]) == [TINY["tiny-gemma"].bos_token_id]
@@ -104,7 +217,7 @@ def test_one_first_token_as_the_model_was_trained(packaged):
 
 @given(texts, st.integers(0, 200))
 def test_a_cut_never_splits_a_response(text, limit):
-    whole = tokens.encode(text, TINY["tiny-llama"])
+    whole = encode(text, TINY["tiny-llama"])
     short = tokens.cut(whole, limit)
     assert len(short) <= max(limit, 0) or len(short) == len(whole) <= limit
     assert len(short.start) == (whole.close <= limit).sum()
@@ -117,5 +230,5 @@ def test_rule_paper_misses_what_its_notebook_says():
     "Two answers whose closing marker is one token with what follows: one span of both, or none."
     model = models.load("tiny-llama", device="cpu")
     text = "Round 1: you play machine <<J>>. Round 2: you play machine <<F>>."
-    exact, published = tokens.encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
+    exact, published = encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
     assert len(exact.start) == 2 > len(published.start)
