@@ -30,7 +30,7 @@ class Card:
     model: str  # hub id or name
     family: str  # e.g. Qwen3
     size_b: float | None  # billions of parameters; None until the model is loaded
-    type: str  # base, instruct, reasoning, vision, code, math, behavioural
+    type: str  # base, instruct, reasoning, vision, code, math, behavioural, baseline
     guessed: bool = False  # True: read off the name and the weights, not looked up
 
 # %% ../nbs/06_models.ipynb #published-models
@@ -69,7 +69,9 @@ def guess_card(
 def card(
     name: str,  # packaged name, hub id, folder or file
 ) -> Card:
-    "The card of a model: packaged, published, or guessed from its name."
+    "The card of a model: packaged, published, or guessed from its name; baselines (`08c_baselines`) have one too."
+    if name.startswith("baseline:"):
+        return Card(name, "Baseline", None, "baseline")
     if name in PACKAGED:
         packaged = PACKAGED[name]
         return Card(name, packaged.family, packaged.size_b, packaged.type)

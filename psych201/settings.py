@@ -22,6 +22,8 @@ class Settings:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     dtype: str = "float32"  # dtype of the weights: float32, bfloat16, float16
     max_tokens: int = 0  # longest input in tokens; 0: the model's context window
+    shard_transcripts: int = 50  # scores are saved after so many transcripts
+    shard_minutes: int = 10  # or after so many minutes, whichever comes first
     file: Path | None = None  # the settings.ini that was read, if any
 
 # %% ../nbs/00_settings.ipynb #environment
@@ -33,10 +35,13 @@ ENVIRONMENT = {
 }  # environment variable -> setting
 
 # %% ../nbs/00_settings.ipynb #whole-number
+_NUMBERS = {"max_tokens": 0, "shard_transcripts": 1, "shard_minutes": 1}  # setting -> its smallest value
+
+
 def _whole_number(name: str, text: str) -> int:
-    "A number of tokens, or a `ValueError` that names the setting."
-    if not text.isdecimal():
-        raise ValueError(f"The setting {name} must be a whole number of tokens (0 = no limit), not {text!r}.")
+    "A whole number, or a `ValueError` that names the setting."
+    if not text.isdecimal() or int(text) < _NUMBERS[name]:
+        raise ValueError(f"The setting {name} must be a whole number of at least {_NUMBERS[name]}, not {text!r}.")
     return int(text)
 
 # %% ../nbs/00_settings.ipynb #convert
@@ -44,7 +49,7 @@ def _convert(name: str, text: str, folder: Path):
     "The value that `text` stands for, by the type of the setting called `name`."
     if name.endswith("_path"):
         return folder / Path(text).expanduser()
-    if name == "max_tokens":
+    if name in _NUMBERS:
         return _whole_number(name, text)
     if name == "dtype" and text not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"The setting dtype must be float32, bfloat16 or float16, not {text!r}.")

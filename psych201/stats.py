@@ -18,7 +18,7 @@ def mean_nll(
 ) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll; nats
     "Mean and standard deviation (ddof 1) of the NLL over the responses of each study."
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
-        participants=pl.col("participant").n_unique(),
+        participants=pl.col("person").n_unique(),
         responses=pl.col("nll").count(),
         unscored=pl.col("nll").is_null().sum(),
         mean_nll=pl.col("nll").mean(),
@@ -38,7 +38,7 @@ def mean_over_studies(
     )
 
 # %% ../nbs/10_stats.ipynb #shared-responses
-RESPONSE = ["format", "study", "row", "transcript", "response_index"]  # names one response across models
+RESPONSE = ["format", "rule", "study", "transcript", "response_index"]  # names one response across models
 
 
 def shared_responses(

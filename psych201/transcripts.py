@@ -9,6 +9,7 @@ __all__ = ['OPEN', 'CLOSE', 'Problem', 'DataError', 'Span', 'MarkerError', 'find
 # %% ../nbs/01_transcripts.ipynb #import-hashlib
 import hashlib
 import html
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -94,7 +95,7 @@ class Transcript:
     study: str  # published data set, e.g. shahar2019twosteptask
     experiment: str  # condition or part of the study; may hold slashes, never a file name
     participant: str
-    row: int = 0  # number of the record within its study, from 0
+    row: int = 0  # number of the record within its study, from 0: where to find it, never part of a key
     reaction_times: tuple | None = None  # as recorded, one per response where complete
     metadata: dict = field(default_factory=dict, hash=False)  # further known fields, as they came
 
@@ -107,6 +108,17 @@ class Transcript:
     def digest(self) -> str:
         "16 hexadecimal digits of the text's SHA-256: the same text, the same digest."
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:16]
+
+    @cached_property
+    def key(self) -> str:
+        "20 hexadecimal digits for study, experiment, participant and text."
+        identity = json.dumps([self.study, self.experiment, self.participant, self.text])
+        return hashlib.sha256(identity.encode()).hexdigest()[:20]
+
+    @property
+    def person(self) -> str:
+        "Who answered: participants are numbered within experiments."
+        return f"{self.study}/{self.experiment}/{self.participant}"
 
     @property
     def responses(self) -> list[str]:

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from conftest import encode
-from psych201 import kernels, score, tokens
+from psych201 import kernels, tokens
+from psych201.scorers import LanguageModelScorer
 from psych201.transcripts import Transcript
 
 TOLERANCE = 2e-3  # nats per response, from the README of the golden values
@@ -16,7 +17,7 @@ def test_every_golden_response_is_reached(name, packaged, studies, golden_path):
     """Rows 0 and len/2 of every study: same spans, same number of tokens, same NLL.
 
     The spans are those of rule paper, as the reference used it. Where rule span gives the same ids, the NLLs come from
-    `score_transcript`, the function behind every command; elsewhere from the kernel with the spans of rule paper.
+    `LanguageModelScorer`, which is behind every command; elsewhere from the kernel with the spans of rule paper.
     """
     golden = pd.read_csv(golden_path / f"{name}.csv", keep_default_na=False, dtype={"response": str})
     transcripts = {(transcript.study, transcript.row): transcript for transcript in studies}
@@ -26,7 +27,7 @@ def test_every_golden_response_is_reached(name, packaged, studies, golden_path):
         found = tokens.encode_paper(text, model.tokenizer)
         assert (found.end - found.start).tolist() == expected["n_tokens"].tolist(), key
         if np.array_equal(encode(text, model.tokenizer).ids, found.ids):
-            nll = score.score_transcript(model, Transcript(text, *key[:1], "e", "1"))["nll"].drop_nulls().to_numpy()
+            nll = LanguageModelScorer(model).score([Transcript(text, key[0], "e", "1")])["nll"].drop_nulls().to_numpy()
             through_all += len(nll)
         else:
             nll = kernels.score_tokens(model.model, found).nll

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from conftest import encode
-from psych201 import kernels, models, tokens, weights
+from psych201 import kernels, models, weights
 
 TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play machine <<F>>. It pays nothing."
 

@@ -37,7 +37,7 @@ def scored(tmp_path_factory) -> Path:
     "A store with two tiny models."
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma"):
-        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=2), folder, live=False)
+        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=2), folder, progress="none")
     return folder
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from psych201 import store
+from psych201 import shards, store
 from psych201.workbench import main
 
 
@@ -45,9 +45,9 @@ def test_score_and_paper(tmp_path, run):
     status, out, err = run("score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit",
                            "--transcripts", "2", "--max-tokens", "300", "--dtype", "bfloat16", "--output", output)
     assert status == 0, err
-    (manifest,) = store.read_manifests(tmp_path / "out" / "scores")
-    assert (manifest["identity"]["dtype"], manifest["identity"]["max_tokens"]) == ("bfloat16", 300)
-    assert list(manifest["studies"]) == ["simulated2026bandit"]
+    (shard,) = shards.read_shards(tmp_path / "out" / "scores")
+    assert (shard.identity.must["dtype"], shard.identity.must["max_tokens"]) == ("bfloat16", 300)
+    assert (shard.study, len(shard.inputs)) == ("simulated2026bandit", 2)
     rows = store.read_scores(tmp_path / "out" / "scores")
     assert len(rows) == 80 and set(rows["reason"]) == {None, "cut"}
     status, out, err = run("paper", "--output", output)
@@ -103,41 +103,14 @@ def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):
     assert run("score", "tiny-llama", "--output", "/dev/null/x")[0] == 1
 
 
-def test_a_quick_look_does_not_replace_a_whole_study(tmp_path, run):
+def test_a_quick_look_takes_nothing_away(tmp_path, run):
     words = ["score", "tiny-llama", "--data", "sample", "--output", str(tmp_path), "--transcripts"]
     assert run(*words, "2")[0] == 0
-    status, out, err = run(*words, "1")
-    assert status == 1 and "holds 2 transcripts" in err and "--restart" in err
-    assert len(store.read_scores(tmp_path / "scores")) == 2 * (40 + 24)
-    assert run(*words, "1", "--restart")[0] == 0
-    assert len(store.read_scores(tmp_path / "scores")) == 40 + 24
-
-
-KILLED = """
-import os, signal, sys
-from psych201 import data, models, score
-done = []
-original = score.score_transcript
-def killing(*arguments):
-    done.append(1)
-    if len(done) > int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments)
-if len(sys.argv) > 2: score.score_transcript = killing
-score.score(models.load("tiny-llama", device="cpu"), data.load("sample", transcripts=3), sys.argv[1], live=False)
-"""
-
-
-@pytest.mark.parametrize("after", [0, 2, 4])
-def test_a_killed_run_goes_on(tmp_path, after):
-    "Killed before, within the first and within the second study; the rows are those of an undisturbed run."
-    def go(folder, *words):
-        return subprocess.run([sys.executable, "-c", KILLED, str(folder), *words], capture_output=True).returncode
-
-    assert go(tmp_path / "killed", str(after)) == -signal.SIGKILL
-    finished = [study for manifest in store.read_manifests(tmp_path / "killed") for study in manifest["studies"]]
-    assert len(finished) == after // 3
-    assert go(tmp_path / "killed") == 0 and go(tmp_path / "whole") == 0
-    assert store.read_scores(tmp_path / "killed").rows() == store.read_scores(tmp_path / "whole").rows()
+    before = store.read_scores(tmp_path / "scores")
+    for more in ([], ["--restart"]):
+        status, out, err = run(*words, "1", *more)
+        assert status == 0 and ("1 transcripts of simulated2026bandit will be replaced" in err) is bool(more)
+        assert store.read_scores(tmp_path / "scores").rows() == before.rows()
 
 
 @pytest.mark.slow

@@ -1,0 +1,386 @@
+"""The store under fire: kills, two processes, other code, other readers, old and damaged files."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.parquet
+import pytest
+
+from psych201 import data, models, scorers, score, shards, store
+from psych201.models import Card
+from psych201.scorers import LanguageModelScorer
+from psych201.score import Limits
+from psych201.shards import StoreError
+from psych201.transcripts import Transcript
+
+FULL = bool(os.environ.get("PSYCH201_FULL"))
+
+
+def session(participant: int, study: str = "wulff2020", trials: int = 6) -> Transcript:
+    "A short session, another for each participant."
+    random.seed(f"{study} {participant}")
+    text = "".join(f"Round {n}: you play machine <<{random.choice('JF')}>>. It pays {random.randint(0, 9)}.\n" for n in range(trials))
+    return Transcript(text, study, "exp1", str(participant), participant)
+
+
+def dataset(n: int, study: str = "wulff2020") -> data.Dataset:
+    return data.Dataset([session(participant, study) for participant in range(n)])
+
+
+def rows(folder) -> list[tuple]:
+    return store.read_scores(folder).rows()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> models.LanguageModel:
+    return models.load("tiny-llama", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def scorer(tiny) -> LanguageModelScorer:
+    return LanguageModelScorer(tiny)
+
+
+def run_score(scorer, transcripts, folder, **options):
+    return score.score(scorer, transcripts, folder, progress="none", **options)
+
+
+PROCESS = """
+import random, sys
+sys.path.insert(0, "tests")
+from test_store import Limits, dataset, models, score
+if "wait" in sys.argv: print("ready", flush=True); sys.stdin.readline()
+score.score(models.load("tiny-llama", device="cpu"), dataset(int(sys.argv[2]), sys.argv[3]), sys.argv[1], progress="none",
+            limits=Limits(int(sys.argv[4])))
+"""
+
+
+def process(*words, wait: bool = False) -> subprocess.Popen:
+    "A process of its own that scores: folder, number of transcripts, study, transcripts of a shard."
+    command = [sys.executable, "-c", PROCESS, *map(str, words), *(["wait"] if wait else [])]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            cwd=Path(__file__).parent.parent)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    "The rows of 60 transcripts scored without disturbance."
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_score(models.load("tiny-llama", device="cpu"), dataset(60), folder)
+    return rows(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repetition", range(5 if FULL else 1))
+def test_killed_at_random_moments(tmp_path, undisturbed, repetition):
+    "SIGKILL again and again inside one study: nothing is lost, nothing is there twice, and the numbers are the same."
+    chance, finished, kills = random.Random(repetition), set(), 0
+    for _ in range(20 if FULL else 6):
+        child = process(tmp_path, 60, "wulff2020", 3, wait=True)
+        assert child.stdout.readline() == "ready\n"
+        child.stdin.write("go\n"), child.stdin.flush()
+        time.sleep(chance.uniform(0.05, 0.7))
+        child.kill()
+        kills += child.wait() == -signal.SIGKILL
+        held = {key for shard in shards.read_shards(tmp_path) for key in shard.inputs}
+        assert held >= finished  # what was saved stays
+        finished = held
+        if held:
+            table = store.read_scores(tmp_path)
+            assert table.select("transcript", "response_index").is_unique().all() and len(table) == 6 * len(held)
+    assert kills
+    child = process(tmp_path, 60, "wulff2020", 3)
+    assert (child.communicate()[1], child.returncode) == ("", 0)
+    assert rows(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_kill_loses_the_shard_in_work_and_no_more(tmp_path, scorer, monkeypatch, after):
+    "Killed by an exception that nobody catches, so that not even the shard in work is saved."
+    class Killed(BaseException):
+        pass
+
+    original, saved = score.save_shard, []
+
+    def killing(*arguments):
+        if len(saved) >= after:
+            raise Killed
+        saved.append(original(*arguments))
+
+    monkeypatch.setattr(score, "save_shard", killing)
+    with pytest.raises(Killed):
+        run_score(scorer, dataset(10), tmp_path, limits=Limits(2))
+    assert len(shards.read_shards(tmp_path)) == after
+    monkeypatch.setattr(score, "save_shard", original)
+    asked = []
+    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or scorers._stream(self, some))
+    run_score(scorer, dataset(10), tmp_path)
+    assert len(asked) == 10 - 2 * after
+    assert store.read_scores(tmp_path)["transcript"].n_unique() == 10
+
+
+def test_an_error_keeps_what_was_done(tmp_path, scorer, monkeypatch):
+    original = scorers.response_rows
+
+    def failing(scorer, transcript, values):
+        if transcript.participant == "3":
+            raise RuntimeError("out of memory")
+        return original(scorer, transcript, values)
+
+    monkeypatch.setattr(scorers, "response_rows", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_score(scorer, dataset(6), tmp_path)
+    assert sorted(set(store.read_scores(tmp_path)["participant"])) == ["0", "1", "2"]
+
+
+def test_a_shard_is_closed_in_time(tmp_path, scorer):
+    run_score(scorer, dataset(4), tmp_path, limits=Limits(50, minutes=0))
+    assert len(shards.read_shards(tmp_path)) == 4
+
+
+def test_ten_and_then_all(tmp_path, scorer):
+    "The second run scores the rest only; the files of the first stay as they are."
+    run_score(scorer, dataset(10), tmp_path)
+    before = {shard.path: shard.path.read_bytes() for shard in shards.read_shards(tmp_path)}
+    summary = run_score(scorer, dataset(15), tmp_path)
+    assert summary["transcripts"].tolist() == [15]
+    assert {path: path.read_bytes() for path in before} == before
+    new = [shard for shard in shards.read_shards(tmp_path) if shard.path not in before]
+    assert sum(len(shard.inputs) for shard in new) == 5
+
+
+@pytest.mark.parametrize("other", ["wulff2020", "frey2017"])
+def test_two_processes_on_one_store(tmp_path, other):
+    "On the same study and on different ones, at the same moment: both keep their results, and nothing counts twice."
+    children = [process(tmp_path, 12, study, size, wait=True) for study, size in (("wulff2020", 2), (other, 3))]
+    for child in children:
+        child.stdout.readline()
+    for child in children:
+        child.stdin.write("go\n"), child.stdin.flush()
+    assert [(child.communicate()[1], child.returncode) for child in children] == [("", 0)] * 2
+    table = store.read_scores(tmp_path)
+    assert set(table["study"]) == {"wulff2020", other}
+    assert len(table) == 6 * 12 * table["study"].n_unique()
+    assert table.select("transcript", "response_index").is_unique().all()
+    assert sum(len(shard.inputs) for shard in shards.read_shards(tmp_path)) == 12 * table["study"].n_unique()
+    facts = pl.concat(map(pl.read_parquet, (tmp_path / "transcripts").iterdir()))
+    assert facts["transcript"].is_unique().all() and len(facts) == 12 * table["study"].n_unique()
+
+
+def test_two_processes_with_different_dtypes_do_not_mix(tmp_path, scorer):
+    "Both began on an empty store; the second to save is refused."
+    other = LanguageModelScorer(models.load("tiny-llama", "bfloat16", "cpu"))
+    first = store.Run(tmp_path, scorer.name, scorer.identity())
+    second = store.Run(tmp_path, other.name, other.identity())
+    (one,) = dataset(1)
+    store.save_shard(first, [one], scorer.score([one]), {one.key: scorer.digest(one)})
+    with pytest.raises(StoreError, match="dtype"):
+        store.save_shard(second, [one], other.score([one]), {one.key: other.digest(one)})
+
+
+def test_every_reader_sees_the_same_rows(tmp_path, tiny):
+    "Also for a model whose name holds a slash, which must be found by that name."
+    named = replace(tiny, card=Card("Qwen/Qwen3-8B", "Qwen3", 8.0, "reasoning"))
+    run_score(named, data.Dataset([*dataset(3), *dataset(3, "frey2017")]), tmp_path, limits=Limits(2))
+    run_score("baseline:uniform", dataset(3), tmp_path)
+    folder = tmp_path / "responses"
+    key = ["model", "transcript", "response_index"]
+    ours = store.scan_scores(tmp_path).select(list(shards.RESPONSES)).sort(key).collect()
+    assert ours.equals(pl.read_parquet(folder).sort(key)) and len(ours) == 6 * 6 + 3 * 6
+    assert ours.equals(pl.scan_parquet(folder / "**" / "*.parquet").sort(key).collect())
+    assert ours.equals(pl.from_arrow(pyarrow.parquet.read_table(folder)).sort(key).select(ours.columns))
+    frame = pd.read_parquet(folder).sort_values(key, ignore_index=True)
+    assert list(frame.columns) == ours.columns
+    pd.testing.assert_frame_equal(frame, ours.to_pandas(), check_dtype=False)
+    found = duckdb.sql(f"from read_parquet('{folder}/**/*.parquet') order by model, transcript, response_index").pl()
+    assert ours.equals(found.cast(dict(ours.schema)))
+    count = f"select count(*) from read_parquet('{folder}/**/*.parquet') where model = 'Qwen/Qwen3-8B'"
+    assert duckdb.sql(count).fetchall() == [(36,)]
+    joined = duckdb.sql(f"select study, count(*) from read_parquet('{folder}/**/*.parquet') join "
+                        f"read_parquet('{tmp_path}/transcripts/*.parquet') using (transcript) group by study order by study")
+    assert joined.fetchall() == [("frey2017", 18), ("wulff2020", 36)]
+
+
+def test_the_rows_of_a_store_in_full(tmp_path, scorer):
+    "Every column of every row, from the transcript and from the scorer."
+    first, second = Transcript("Say <<J>>, <<>>.", "s", "exp/1", "7", 3), Transcript("Say <<F>>, <<>>.", "s", "exp/2", "7", 4)
+    run_score(scorer, data.Dataset([first, second]), tmp_path)
+    table = store.read_scores(tmp_path)
+    expected = [(scorer.name, "plain", "span", "s", t.experiment, "7", f"s/{t.experiment}/7", t.row, t.key, n, answer)
+                for t in (first, second) for n, answer in enumerate((t.responses[0], ""))]
+    assert table.select(list(shards.SCHEMA)[:11]).rows() == expected
+    assert table["reason"].to_list() == [None, "empty"] * 2
+    values = scorer.score([first, second])
+    for name in ("nll", "n_tokens", "close_nll", "argmax_right", "first_entropy"):
+        assert table[name].to_list() == values[name].to_list()
+    facts = store.read_facts(tmp_path).sort("row")
+    assert facts.select("digest", "characters", "responses").rows() == [(t.digest, len(t.text), 2) for t in (first, second)]
+
+
+MUST = {"weights", "config", "tokenizer", "dtype", "format", "rule", "max_tokens"}
+PROVED = {"code", "torch", "transformers", "tokenizers", "attention", "device"}
+
+
+def test_the_identity_has_exactly_these_keys(scorer):
+    identity = scorer.identity()
+    assert set(identity.must) == MUST and set(identity.proved) == PROVED
+    assert not any(value is None for value in [*identity.must.values(), *identity.proved.values()])
+
+
+@pytest.mark.parametrize("key", sorted(MUST - {"format", "rule"}))
+def test_what_must_match_is_refused_where_it_differs(tmp_path, scorer, monkeypatch, key):
+    run_score(scorer, dataset(1), tmp_path)
+    identity = scorer.identity()
+    monkeypatch.setattr(LanguageModelScorer, "identity", lambda self: replace(identity, must=identity.must | {key: "another"}))
+    before = rows(tmp_path)
+    with pytest.raises(StoreError, match=rf"{key} \("):
+        run_score(scorer, dataset(2), tmp_path)
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.parametrize("key", sorted(PROVED))
+def test_what_is_proved_is_checked_on_stored_transcripts(tmp_path, scorer, monkeypatch, key):
+    "Equal numbers: the run goes on, and both conditions are recorded. A number that moved: the run names the response."
+    run_score(scorer, dataset(2), tmp_path)
+    identity, original, again = scorer.identity(), scorers._join, []
+    monkeypatch.setattr(LanguageModelScorer, "identity", lambda self: replace(identity, proved=identity.proved | {key: "another"}))
+    score_one = LanguageModelScorer.score
+    monkeypatch.setattr(LanguageModelScorer, "score", lambda self, some: again.extend(some) or score_one(self, some))
+    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+        nll=pl.when(pl.col("response_index") == 4).then(pl.col("nll") + 2e-4).otherwise("nll")))
+    with pytest.raises(StoreError, match=rf"response 4 of Transcript\(wulff2020, participant .*{key} \("):
+        run_score(scorer, dataset(3), tmp_path)
+    assert len(store.read_scores(tmp_path)) == 12
+    monkeypatch.setattr(scorers, "_join", original)
+    run_score(scorer, dataset(3), tmp_path)
+    assert len(again) == 2 and {len(store.read_scores(tmp_path))} == {18}
+    conditions = {shard.identity.proved[key] for shard in shards.read_shards(tmp_path)}
+    assert conditions == {identity.proved[key], "another"}
+    (record,) = [json.loads(path.read_text()) for path in (tmp_path / "proofs").rglob("*.json")]
+    assert (record["now"][key], record["stored"][key]) == ("another", identity.proved[key]) and record["largest_move"] <= 1e-4
+    run_score(scorer, dataset(3), tmp_path)
+    assert len(again) == 2  # proved once
+
+
+def test_stale_numbers_are_noticed_where_nothing_is_left_to_do(tmp_path, scorer, monkeypatch):
+    "Somebody edits the kernel and runs the same command: the stored numbers are no longer what the code gives."
+    run_score(scorer, dataset(2), tmp_path)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    original = scorers._join
+    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(pl.col("nll") * 1.01))
+    with pytest.raises(StoreError, match="code"):
+        run_score(scorer, dataset(2), tmp_path)
+    with pytest.raises(StoreError, match="code"):  # and where today's data are others
+        run_score(scorer, dataset(2, "frey2017"), tmp_path)
+
+
+def test_the_configuration_of_a_folder_is_part_of_the_identity(tmp_path, tiny):
+    "The same weights under another normalisation, activation or rotary base give other numbers."
+    folder = tmp_path / "mine"
+    tiny.model.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    identity = lambda: LanguageModelScorer(models.load(str(folder), "float32", "cpu")).identity().must
+    config, first = json.loads((folder / "config.json").read_text()), identity()
+    for change in ({"rms_norm_eps": 1e-2}, {"hidden_act": "relu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        assert {key for key, value in identity().items() if first[key] != value} == {"config"}, change
+
+
+def test_a_restart_that_was_killed_goes_on(tmp_path, scorer, monkeypatch):
+    "Another cut for all transcripts, killed after the first shard: the same command does what is left, and only that."
+    run_score(scorer, dataset(6), tmp_path, limits=Limits(2))
+    short, original, saved = replace(scorer, max_tokens=40), score.save_shard, []
+
+    def interrupted(*arguments):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(original(*arguments))
+
+    monkeypatch.setattr(score, "save_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_score(short, dataset(6), tmp_path, restart=True, limits=Limits(2))
+    monkeypatch.setattr(score, "save_shard", original)
+    assert len(store.read_scores(tmp_path)) == 36
+    with pytest.raises(StoreError, match="max_tokens"):
+        run_score(short, dataset(6), tmp_path)
+    asked = []
+    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or scorers._stream(self, some))
+    run_score(short, dataset(6), tmp_path, restart=True)
+    assert len(asked) == 4 and {shard.identity.must["max_tokens"] for shard in shards.read_shards(tmp_path)} == {40}
+
+
+def test_a_restart_of_one_study_leaves_the_others(tmp_path, scorer):
+    run_score(scorer, data.Dataset([*dataset(2), *dataset(2, "frey2017")]), tmp_path)
+    before = rows(tmp_path)
+    run_score(scorer, dataset(2), tmp_path, restart=True)
+    assert rows(tmp_path) == before
+
+
+def test_two_names_that_make_the_same_file_name(tmp_path, scorer):
+    run_score(scorer, data.Dataset([*dataset(1, "a/b"), *dataset(1, "a--b")]), tmp_path)
+    assert set(store.read_scores(tmp_path)["study"]) == {"a/b", "a--b"}
+
+
+def test_records_that_say_the_same_twice_are_scored_once(tmp_path, scorer):
+    (one,) = dataset(1)
+    summary = run_score(scorer, data.Dataset([one, replace(one, row=5), replace(one, participant="other")]), tmp_path)
+    assert summary.loc["wulff2020", ["transcripts", "repeated", "responses"]].tolist() == [2, 1, 12]
+
+
+def test_an_old_store_is_told_apart(tmp_path, scorer):
+    "What psych201 0.1 wrote before shards, schema 1, is neither read nor added to."
+    old = tmp_path / "model=tiny-llama" / "format=plain"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text('{"identity": {"model": "tiny-llama", "format": "plain"}, "studies": {}}')
+    for attempt in (lambda: store.read_scores(tmp_path), lambda: run_score(scorer, dataset(1), tmp_path)):
+        with pytest.raises(StoreError, match="schema 1.*reads schema 2; score into another output folder"):
+            attempt()
+    assert not (tmp_path / "responses").exists()
+
+
+def test_damage_is_named(tmp_path, scorer):
+    run_score(scorer, dataset(1), tmp_path)
+    (shard,) = shards.read_shards(tmp_path)
+    whole = shard.path.read_bytes()
+    for content, message in ((whole[:100], "damaged"), (b"", "damaged")):
+        shard.path.write_bytes(content)
+        with pytest.raises(StoreError, match=f"{shard.path.name} is no shard of scores, or {message}"):
+            store.read_scores(tmp_path)
+    pl.read_parquet(whole).with_columns(first_margin=pl.lit(0.1)).write_parquet(shard.path, metadata=shard.metadata())
+    with pytest.raises(StoreError, match="schema"):
+        store.read_scores(tmp_path)
+    shard.path.write_bytes(whole)
+    for path in (tmp_path / "transcripts").iterdir():
+        path.unlink()
+    with pytest.raises(StoreError, match="lacks 1 scored transcripts"):
+        store.read_scores(tmp_path)
+
+
+def test_a_refused_run_leaves_nothing(tmp_path, scorer):
+    with pytest.raises(ValueError, match="No format 'chat'"):
+        score.score("tiny-llama", dataset(1), tmp_path / "store", "chat")
+    with pytest.raises(ValueError, match="not -7"):
+        run_score("tiny-llama", dataset(1), tmp_path / "store", max_tokens=-7)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_response_that_cannot_be_encoded_is_a_row(tmp_path, tiny):
+    "In the middle of a study, with a vocabulary of letters only: all others are scored."
+    from test_tokens import no_byte_fallback
+
+    letters = LanguageModelScorer(replace(tiny, tokenizer=no_byte_fallback("always")))
+    odd = Transcript("you play <<j>> <<🙂>> <<f>> <<>>", "wulff2020", "exp1", "99")
+    summary = run_score(letters, data.Dataset([odd, replace(odd, text="you play <<j>>")]), tmp_path)
+    assert summary.loc["wulff2020", ["responses", "scored", "empty", "not_encodable"]].tolist() == [5, 3, 1, 1]
+    table = store.read_scores(tmp_path).filter(transcript=odd.key)
+    assert table["reason"].to_list() == [None, "not_encodable", None, "empty"]
+    assert table["nll"].is_null().to_list() == [False, True, False, True]
