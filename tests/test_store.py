@@ -131,10 +131,10 @@ def test_a_kill_loses_the_shard_in_work_and_no_more(tmp_path, scorer, monkeypatc
 def test_an_error_keeps_what_was_done(tmp_path, scorer, monkeypatch):
     original = scorers.response_rows
 
-    def failing(scorer, transcript, values):
+    def failing(scorer, transcript, *values):
         if transcript.participant == "3":
             raise RuntimeError("out of memory")
-        return original(scorer, transcript, values)
+        return original(scorer, transcript, *values)
 
     monkeypatch.setattr(scorers, "response_rows", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
