@@ -12,7 +12,7 @@ from math import log
 
 import polars as pl
 
-from .models import card
+from .cards import BASELINE_NAMES, card
 from .scorers import response_rows
 from .shards import Identity, fingerprint
 from .transcripts import Transcript
@@ -54,7 +54,7 @@ class UniformBaseline:
         }, schema_overrides={"nll": pl.Float64, "first_entropy": pl.Float64, "reason": pl.String})
 
 # %% ../nbs/08c_baselines.ipynb #make-baseline
-BASELINES = {"baseline:uniform": UniformBaseline}  # name -> scorer, made from the options of each experiment
+BASELINES = dict(zip(BASELINE_NAMES, [UniformBaseline]))  # name -> scorer, made from the options of each experiment
 
 
 def make_baseline(

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .models import card
+from .cards import card
 
 # %% ../nbs/11_figures.ipynb #types
 TYPES = {

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from .transcripts import Transcript
+from .transcripts import Transcript, UserError
 
 # %% ../nbs/08_shards.ipynb #schema
 SCHEMA_VERSION = 2
@@ -62,7 +62,7 @@ def facts_of(
     return pl.DataFrame(rows, schema=FACTS, orient="row")
 
 # %% ../nbs/08_shards.ipynb #storeerror
-class StoreError(RuntimeError):
+class StoreError(UserError):
     "A store that cannot be read, or scores that do not belong together."
 
 # %% ../nbs/08_shards.ipynb #file-name

@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from psych201 import data, models, score, store
-from psych201.workbench import WorkbenchError, analyses_folder, run_notebook
+from psych201.runner import WorkbenchError, analyses_folder, run_notebook
 
 ROOT = Path(__file__).parent.parent
 ANALYSES = sorted(analyses_folder().glob("*.ipynb"))

@@ -1,5 +1,6 @@
 """The command line and its runs: failures, interruptions, resuming."""
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from psych201 import shards, store
+from psych201 import cards, data, runner, shards, store, workbench
 from psych201.workbench import main
 
 
@@ -35,9 +36,12 @@ def test_one_failing_model_does_not_stop_the_others(tmp_path, run):
     assert status == 1
     assert "1 of 3 models failed" in err and "holds no config.json" in err
     assert set(store.read_scores(tmp_path / "out" / "scores")["model"]) == {"tiny-llama", "tiny-gemma"}
-    kept = {path.name for path in (tmp_path / "out" / "notebooks").iterdir()}
-    assert {"score_model-tiny-llama.ipynb", "score_model-tiny-gemma.ipynb"} < kept and len(kept) == 3
+    kept = sorted(path.name for path in (tmp_path / "out" / "notebooks").iterdir())
+    assert len(kept) == 3 and [name.split("-sample-")[0] for name in kept if "failed" not in name] == [
+        "score_model-tiny-gemma", "score_model-tiny-llama"]
     assert "Traceback" not in err.split("1 of 3 models failed")[1]
+    (table,) = [block for block in out.split("\n\n") if "left_out" in block]
+    assert table.count("tiny-llama") == table.count("tiny-gemma") == 2 and "nats_per_token" in table
 
 
 def test_score_and_paper(tmp_path, run):
@@ -55,11 +59,47 @@ def test_score_and_paper(tmp_path, run):
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
 
 
-def test_an_error_is_one_line(tmp_path, run):
-    for words, message in ((("paper", "--output", str(tmp_path)), "holds no scores"),
-                           (("data", str(tmp_path / "nothing")), "does not exist")):
-        status, out, err = run(*words)
-        assert status == 1 and message in err and "Traceback" not in err
+ONE_LINE = {
+    "holds no scores": ["paper", "--output", "OUT"],
+    "Did you mean tiny-llama?": ["score", "tiny-lama"],
+    "There is no folder set": ["score", "tiny-llama", "set"],
+    "my_stduy: does not exist": ["score", "tiny-llama", "--data", "sample", "my_stduy"],
+    "No study 'bandit' here": ["score", "tiny-llama", "--data", "sample", "--studies", "bandit"],
+    "No format 'chat'": ["score", "tiny-llama", "--format", "chat"],
+    "No device 'gpu'": ["score", "tiny-llama", "--device", "gpu"],
+    "cannot be made": ["score", "tiny-llama", "--data", "sample", "--output", "/dev/null/x"],
+}
+
+
+@pytest.mark.parametrize("message", ONE_LINE)
+def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
+    "It comes before any model is loaded or any folder made, and once, however many models there are."
+    monkeypatch.setattr(workbench, "score_models", None)  # scoring would fail
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in ONE_LINE[message]]
+    words += [] if "--output" in words else ["--output", str(tmp_path / "out")]
+    status, out, err = run(*words)
+    assert status == 1 and message in err and out == ""
+    assert err.count("\n") == 1 and err.startswith(f"psych201 {words[0]}: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--max-tokens", "--transcripts"])
+def test_a_negative_number_is_no_number(option, run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("score", "tiny-llama", option, "-7")
+    assert stop.value.code == 2 and "'-7' is no whole number" in capsys.readouterr().err
+
+
+def test_help_and_typos_answer_at_once():
+    "They import nothing that takes long: no PyTorch, no transformers, no papermill."
+    heavy = "{'torch', 'transformers', 'papermill', 'datasets', 'matplotlib'} & set(sys.modules)"
+    for words in (["--help"], ["score", "tiny-lama"], ["score", "tiny-llama", "--format", "chat"]):
+        code = f"import sys\nfrom psych201.workbench import main\ntry: main({words})\nexcept SystemExit: pass\nprint({heavy})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip().endswith("set()"), (words, done.stdout, done.stderr)
+    begin = time.perf_counter()
+    psych201("--version")
+    assert time.perf_counter() - begin < 5  # 0.1 s where nothing else runs
 
 
 def test_data_lists_problems(tmp_path, run):
@@ -69,6 +109,7 @@ def test_data_lists_problems(tmp_path, run):
 
 
 def test_help_and_version():
+    assert '"participant": "7"' in psych201("data", "--help").stdout
     assert "score" in psych201("--help").stdout and "example:" in psych201("score", "--help").stdout
     assert psych201("--version").stdout.startswith("psych201 ")
     assert psych201("scoer").returncode == 2
@@ -76,15 +117,14 @@ def test_help_and_version():
 
 def test_the_demo_scores_the_sample_and_nothing_else(tmp_path, monkeypatch, run):
     "With tiny models in the place of the packaged ones; with PSYCH201_DATA, two transcripts of each study there, too."
-    from psych201 import models
-
-    monkeypatch.setattr(models, "PACKAGED", {"tiny-llama": None, "tiny-gemma": None})
+    monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None, "tiny-gemma": None})
     monkeypatch.delenv("PSYCH201_DATA", raising=False)
     status, out, err = run("demo", "--output", str(tmp_path / "out"))
     assert status == 0, err
     assert store.read_scores(tmp_path / "out" / "scores")["study"].n_unique() == 2
-    for name in ("figures/nll_by_size.png", "tables", "notebooks/score_model-tiny-llama.ipynb"):
+    for name in ("figures/nll_by_size.png", "tables"):
         assert str(tmp_path / "out" / name) in out and (tmp_path / "out" / name).exists()
+    assert out.count("score_model-") == 3 and "baseline:uniform" in out.split("Tables:")[1]
     study = tmp_path / "studies" / "wulff2020"
     study.mkdir(parents=True)
     lines = [json.dumps({"text": f"<<{n}>>", "experiment": "e", "participant": n}) for n in range(5)]
@@ -100,7 +140,6 @@ def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):
     "A misspelt folder beside a good one must not end as a run without it."
     status, out, err = run("score", "tiny-llama", "--data", "sample", str(tmp_path / "my_stduy"), "--output", str(tmp_path / "out"))
     assert status == 1 and "my_stduy: does not exist" in err
-    assert run("score", "tiny-llama", "--output", "/dev/null/x")[0] == 1
 
 
 def test_a_quick_look_takes_nothing_away(tmp_path, run):
@@ -113,15 +152,111 @@ def test_a_quick_look_takes_nothing_away(tmp_path, run):
         assert store.read_scores(tmp_path / "scores").rows() == before.rows()
 
 
+def test_every_run_keeps_its_notebook(tmp_path, run):
+    "Of one model on two studies two copies; the same command again replaces its own; a refused run replaces none."
+    words = ["score", "tiny-llama", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path), "--studies"]
+    for study in ("simulated2026bandit", "simulated2026riskychoice", "simulated2026bandit"):
+        assert run(*words, study)[0] == 0
+    good = {path.name: path.read_bytes() for path in (tmp_path / "notebooks").iterdir()}
+    assert sorted(name.split("-")[3] for name in good) == ["simulated2026bandit", "simulated2026riskychoice"]
+    (shard, *_) = shards.read_shards(tmp_path / "scores")
+    whole = shard.path.read_bytes()
+    shard.path.write_bytes(whole[:-9])
+    status, out, err = run(*words, shard.study)
+    assert status == 1 and "damaged" in err and ".failed.ipynb" in err
+    left = {path.name: path.read_bytes() for path in (tmp_path / "notebooks").iterdir()}
+    assert good.items() <= left.items() and len(left) == 3
+
+
+def test_spellings_of_a_folder_are_one_model(tmp_path, run, monkeypatch, tiny):
+    monkeypatch.chdir(tmp_path)
+    tiny.model.save_pretrained("a/m")
+    tiny.tokenizer.save_pretrained("a/m")
+    words = ["--data", "sample", "--transcripts", "1", "--output", "out"]
+    assert run("score", "a/m", "./a/m", "a/m/", str(tmp_path / "a" / "m"), *words)[0] == 0
+    assert store.read_scores("out/scores")["model"].unique().to_list() == ["a/m"]
+    assert len(list((tmp_path / "out" / "notebooks").iterdir())) == 1
+
+
+def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch):
+    "The disk fills up while the copy of the first model is written: half a notebook, and an error of the system."
+    import papermill
+
+    original, tried = papermill.execute_notebook, []
+
+    def full(notebook, copy, parameters, **options):
+        tried.append(parameters["model"])
+        if len(tried) == 1:
+            with open(copy, "w") as stream:
+                stream.write('{"cells": [{"cell_type"')
+            raise OSError(28, "No space left on device")
+        return original(notebook, copy, parameters, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    status, out, err = run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))
+    assert status == 1 and tried == ["tiny-llama", "tiny-gemma"]
+    assert "1 of 2 models failed" in err and "No space left on device" in err and "does not appear to be JSON" not in err
+    assert set(store.read_scores(tmp_path / "scores")["model"]) == {"tiny-gemma"}
+    assert not list(tmp_path.rglob("*.part.ipynb"))
+
+
+def test_the_kernel_is_this_python(tmp_path, monkeypatch):
+    "Also where another kernel python3 stands first on Jupyter's path."
+    import nbformat
+
+    other = tmp_path / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    cells = [nbformat.v4.new_code_cell("n = 1", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("import sys; print(sys.executable)")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "which.ipynb")
+    done = runner.run_notebook(tmp_path / "which.ipynb", tmp_path / "out.ipynb", {"n": 2}, verbose=False)
+    assert nbformat.read(done, 4).cells[-1].outputs[0].text.strip() == sys.executable
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path)
+
+
+def test_nothing_scored_is_no_success(tmp_path, run):
+    status, out, err = run("score", "tiny-llama", "--data", "sample", "--transcripts", "1", "--max-tokens", "2", "--output", str(tmp_path))
+    assert status == 1 and "not one response was scored" in err
+    assert store.read_scores(tmp_path / "scores")["reason"].unique().to_list() == ["cut"]
+
+
+def test_a_baseline_goes_the_same_way(tmp_path, run):
+    "Command line, notebook, store and figure."
+    words = ["--data", "sample", "--output", str(tmp_path)]
+    status, out, err = run("score", "tiny-llama", "baseline:uniform", "--transcripts", "2", *words)
+    assert status == 0, err
+    rows = store.read_scores(tmp_path / "scores", ["baseline:uniform"])
+    options = {study: len(set(r for t in data.load("sample") if t.study == study for r in t.responses)) for study in set(rows["study"])}
+    for study, nll in rows.select("study", "nll").unique().rows():
+        assert nll == pytest.approx(math.log(options[study]))  # the options of all participants, not of the two
+    assert len(rows) == 2 * (40 + 24)
+    assert run("score", "baseline:uniform", *words)[0] == 0
+    assert len(store.read_scores(tmp_path / "scores", ["baseline:uniform"])) == 10 * (40 + 24)
+    status, out, err = run("paper", "--output", str(tmp_path))
+    assert status == 0 and "baseline:uniform" in out
+    assert "baseline:uniform" in (tmp_path / "figures" / "nll_by_size.csv").read_text()
+
+
+def test_lines_where_nobody_watches(tmp_path, run):
+    "A line for each study, what there is to do before it, and no bar."
+    status, out, err = run("score", "tiny-llama", "--data", "sample", "--transcripts", "2", "--output", str(tmp_path))
+    assert "4 transcripts to score, 128 responses, about " in err
+    assert "simulated2026bandit: 2 transcripts, 80 responses in" in err and "%|" not in err
+
+
 @pytest.mark.slow
-def test_an_interrupted_command_says_how_to_go_on(tmp_path):
-    "Ctrl-C while a model is being scored."
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_how_to_go_on(tmp_path, sent):
+    "Ctrl-C, or the end by a batch system, while a model is being scored; sent to the whole group, as a terminal does."
     words = ["score", "tiny-llama", "tiny-gemma", "--data", "sample", "--output", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-m", "psych201", *words], stderr=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-m", "psych201", *words], stderr=subprocess.PIPE, start_new_session=True,
                                stdout=subprocess.PIPE, text=True, env=os.environ | {"PSYCH201_DATA": ""})
     deadline = time.time() + 60
     while not list(tmp_path.glob("notebooks/*.part.ipynb")) and time.time() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, sent)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from there" in err and "Traceback" not in err
