@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def imported(path: Path) -> set[str]:
 
 def test_every_module_imports_only_from_its_left():
     "The way of the data has one direction; workbench alone may use everything."
-    order = ["settings", "transcripts", "sources", "data", "formats", "tokens", "weights", "models", "kernels", "store",
-             "score", "stats", "figures", "workbench"]
+    order = ["settings", "transcripts", "sources", "data", "formats", "tokens", "cards", "weights", "models", "kernels", "shards",
+             "store", "scorers", "baselines", "proof", "summary", "score", "stats", "figures", "runner", "workbench"]
     modules = {path.stem for path in (ROOT / "psych201").glob("*.py")} - {"__init__", "__main__", "_modidx"}
     assert modules == set(order)
     for module in order:
@@ -73,7 +74,23 @@ def test_a_wheel_works_elsewhere(tmp_path):
     done = subprocess.run([sys.executable, "-m", "psych201", "score", "tiny-llama", "--transcripts", "1",
                            "--output", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "notebooks" / "score_model-tiny-llama.ipynb").is_file()
+    assert len(list((tmp_path / "out" / "notebooks").glob("score_model-tiny-llama-*.ipynb"))) == 1
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_what_is_read_and_edited(tmp_path):
+    "Notebooks, tests, tools and settings: whoever has only this can work on the method."
+    code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("psych201-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        page = archive.extractfile(next(name for name in archive.getnames() if name.endswith("/PKG-INFO"))).read().decode()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")[:-1]
+    left_out = {".gitignore", ".ci/run"}
+    assert set(tracked) - names <= left_out, sorted(set(tracked) - names)
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and all(link.startswith("https://") for link in links), links
 
 
 def test_the_version_stands_in_one_place():

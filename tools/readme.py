@@ -1,4 +1,8 @@
-"""Writes README.md from nbs/index.ipynb (Quarto, which nbdev would use, is not needed). `--check` only compares."""
+"""Writes README.md from nbs/index.ipynb (Quarto, which nbdev would use, is not needed), and from it the package's page.
+
+On a package index there are no files beside the page, so its relative links become names of files. `--check` only
+compares.
+"""
 import re
 import sys
 from pathlib import Path
@@ -34,9 +38,15 @@ def readme(notebook: Path = Path("nbs/index.ipynb")) -> str:
     return "\n\n".join([NOTICE, *filter(None, map(cell_markdown, cells))]) + "\n"
 
 
+def package_page(text: str) -> str:
+    "The README for a package index: links to files become their names."
+    return re.sub(r"\[[^\]]+\]\((?!https?:|#)([^)]+)\)", r"`\1`", text)
+
+
 if __name__ == "__main__":
-    target, text = Path("README.md"), readme()
-    if "--check" not in sys.argv:
-        target.write_text(text, encoding="utf-8")
-    elif target.read_text(encoding="utf-8") != text:
-        sys.exit("README.md differs from nbs/index.ipynb. Run `make readme` and commit it.")
+    text = readme()
+    for target, wanted in ((Path("README.md"), text), (Path("tools/package_page.md"), package_page(text))):
+        if "--check" not in sys.argv:
+            target.write_text(wanted, encoding="utf-8")
+        elif not target.exists() or target.read_text(encoding="utf-8") != wanted:
+            sys.exit(f"{target} differs from nbs/index.ipynb. Run `make readme` and commit it.")
