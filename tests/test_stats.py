@@ -1,0 +1,50 @@
+"""Comparisons of models: what is compared, what is left out, what is said about it."""
+import numpy as np
+import polars as pl
+import pytest
+
+from psych201 import data, models, score, stats, store
+
+
+def table(model: str, study: str, nll: list[float], **more) -> pl.DataFrame:
+    "Scores of one person's responses."
+    return pl.DataFrame(dict(model=model, format="plain", rule="span", study=study, person=f"{study}/1", transcript=study,
+                             response_index=range(len(nll)), response="J", nll=nll, **more))
+
+
+def test_a_study_without_a_d_is_counted_and_not_averaged():
+    "One response has no variance; its NaN must not make the mean of the pair NaN, nor count as a study."
+    scores = pl.concat([table("base", "big", [1.0, 2, 3]), table("post", "big", [2.0, 3, 4]),
+                        table("base", "one", [1.0]), table("post", "one", [9.0])])
+    effects = stats.misalignment(scores, [("post", "base")])
+    assert effects["cohens_d"].to_list() == [pytest.approx(np.sqrt(1.5)), None]
+    assert effects["difference"].to_list() == [1.0, 8.0]
+    (mean,) = stats.mean_misalignment(effects).to_dicts()
+    assert (mean["studies"], mean["undefined"], mean["responses"]) == (1, 1, 3)
+    assert mean["cohens_d"] == pytest.approx(np.sqrt(1.5)) and mean["difference"] == 1.0
+
+
+def test_participants_are_people_not_numbers(tmp_path):
+    "The same id in two experiments of a study is two people."
+    people = [data.Transcript("Say <<J>>.", "s", f"exp{n}", "1", n) for n in range(2)]
+    assert data.summarise(people)["participants"].tolist() == [2]
+    score.score(models.load("tiny-llama", device="cpu"), data.Dataset(people), tmp_path, progress="none")
+    assert stats.mean_nll(store.read_scores(tmp_path))["participants"].to_list() == [2]
+
+
+def test_rules_and_formats_are_not_mixed():
+    scores = pl.concat([table("base", "s", [1.0, 2]), table("post", "s", [1.0, 2]).with_columns(rule=pl.lit("paper"))])
+    assert stats.shared_responses(scores)[0].is_empty()
+    with pytest.raises(ValueError, match="One rule at a time"):
+        stats.misalignment(scores, [("post", "base")])
+
+
+def test_models_that_were_scored_differently_are_said_to_be(tmp_path):
+    sample = data.load("sample", transcripts=1)
+    score.score(models.load("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
+    score.score(models.load("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
+    conditions = store.read_conditions(tmp_path)
+    warning = stats.differing(conditions, ["tiny-llama", "tiny-gemma"])
+    assert "dtype (bfloat16; float32)" in warning and "max_tokens (300; 4096)" in warning and "torch" not in warning
+    effects = stats.misalignment(store.read_scores(tmp_path), [("tiny-gemma", "tiny-llama")], conditions=conditions)
+    assert set(effects["warning"]) == set(stats.mean_misalignment(effects)["warning"]) == {warning}
