@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from conftest import encode
 from psych201 import data, kernels, models, tokens
@@ -33,6 +34,40 @@ def test_real_model_one_pass_equals_one_request_per_response(packaged):
     scores = kernels.score_tokens(model.model, encoded)
     assert len(scores) > 5
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
+
+
+SIZE = dict(vocab_size=331, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2)
+HEADS = {  # name in transformers -> what is special about its head
+    "Llama": {}, "GPT2": dict(n_positions=512, n_embd=32, n_layer=2, n_head=4), "Qwen3": dict(head_dim=8),
+    "Gemma2": dict(head_dim=8, sliding_window=24, final_logit_softcapping=5.0, query_pre_attn_scalar=8),
+    "Granite": dict(logits_scaling=4.0, embedding_multiplier=2.0, residual_multiplier=0.5, attention_multiplier=0.2),
+    "Cohere2": dict(logit_scale=0.4, sliding_window=24, head_dim=8, layer_types=["sliding_attention", "full_attention"]),
+    "GPTJ": dict(n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=512), "Mamba": dict(state_size=4),
+    "Mixtral": dict(num_local_experts=4, num_experts_per_tok=2),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_in_blocks_is_the_model_s_own(name, monkeypatch):
+    "Scales, soft caps and biases: scores from blocks of three positions equal those from logits at all positions."
+    config = getattr(transformers, f"{name}Config")(**SIZE | HEADS[name])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    ids, start = np.random.default_rng(0).integers(3, 331, 60), np.arange(4, 56, 7)
+    encoded = tokens.Tokens(ids, start, start + 2, start + 3)
+    with torch.inference_mode():
+        logprob = model(input_ids=torch.from_numpy(ids)[None]).logits[0].double().log_softmax(-1)
+    expected = [-sum(logprob[t - 1, ids[t]].item() for t in (a, a + 1)) for a in start]
+    sizes, original = [], kernels.token_statistics
+    monkeypatch.setattr(kernels, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
+    monkeypatch.setattr(kernels, "_LOGITS", 3 * 331)
+    np.testing.assert_allclose(kernels.score_tokens(model, encoded).nll, expected, rtol=0, atol=1e-4)
+    assert sizes == [3] * 8
+    monkeypatch.setattr(kernels, "_LOGITS", 10**6)
+    np.testing.assert_allclose(kernels.score_tokens(model, encoded).nll, expected, rtol=0, atol=1e-4)
+    assert sizes[8:] == [24]
 
 
 def test_nothing_predicts_the_first_token(tiny):
