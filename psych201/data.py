@@ -121,7 +121,7 @@ def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple
     is_alias = name != str(source)
     if path.is_dir() and not is_alias:
         return load_folder(path, report)
-    if path.is_file() and path.suffix in (".jsonl", ".zip"):
+    if path.is_file() and path.suffix.lower() in (".jsonl", ".zip"):
         return read_study(path, report), []
     if is_alias or not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return load_hub(str(source), report, revision), []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psych201 import data
+from psych201 import data, sources
 from psych201.transcripts import DataError, MarkerError, find_responses
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
@@ -231,3 +231,43 @@ def test_a_hub_row_without_a_study_is_named(tmp_path):
     with pytest.raises(DataError, match="line 2, field 'study': is missing"):
         data.load(tmp_path)
     assert len(data.load(tmp_path, on_error="collect")) == 1
+
+
+def test_a_zip_that_unfolds_to_hundreds_of_megabytes(tmp_path):
+    "0.2 MB of zip, 200 MB of one line: an error with a place, in bounded memory, and what stands before it is read."
+    import resource
+
+    record = json.dumps({"text": "x <<J>>", "experiment": "e", "participant": 1})
+    with zipfile.ZipFile(tmp_path / "prompts.jsonl.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("prompts.jsonl", "w", force_zip64=True) as stream:
+            stream.write(record.encode() + b"\n")
+            for _ in range(200):
+                stream.write(b" " * 2**20)
+    assert (tmp_path / "prompts.jsonl.zip").stat().st_size < 1e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded = data.load(tmp_path, on_error="collect")
+    assert len(loaded) == 1 and "prompts.jsonl, line 2: is longer than 64 MB" in str(loaded.problems[0])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 170_000  # KB
+
+
+def test_a_file_beyond_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_FILE", 1000)
+    (tmp_path / "prompts.jsonl").write_text("\n" * 2_000_000)
+    loaded = data.load(tmp_path, on_error="collect")
+    assert "unfolds to more than" in str(loaded.problems[0])
+
+
+def test_studies_in_folders_and_capitals(tmp_path):
+    "A study with a folder for each experiment, and one whose file ends in capitals."
+    line = lambda n: json.dumps({"text": f"x <<{n}>>", "experiment": "e", "participant": 1})
+    for name, n in (("study1/exp1/prompts.jsonl", 1), ("study1/exp2/prompts.jsonl", 2), ("study2/prompts.JSONL", 3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(line(n))
+    loaded = data.load(tmp_path)
+    assert [(t.study, t.responses) for t in loaded] == [("study1", ["1"]), ("study1", ["2"]), ("study2", ["3"])]
+    assert loaded.passed_over == []
+
+
+def test_a_data_set_prints_as_one_line():
+    sample = data.load("sample")
+    assert repr(sample) == "Dataset(20 transcripts, 2 studies, 640 responses)" and "\n" not in str(sample)
