@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Every target finds the tools of the environment first, also the kernels that papermill starts.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help venv install demo test test-fast check notebooks lab sample readme constraints clean
+.PHONY: help venv install demo test test-fast test-full check notebooks lab sample readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ test: check  ## all tests: notebooks, pytest with slow ones
 test-fast: check  ## without the slow tests
 	nbdev-test
 	python -m pytest -m "not slow"
+
+test-full: check  ## all tests, kills and fuzzing in full; takes several times as long
+	nbdev-test
+	PSYCH201_FULL=1 python -m pytest
 
 check: install  ## export and clean change nothing, README is current, style limits, lint
 	python tools/check_export.py

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESPONSE', 'PUBLISHED_DDOF', 'EFFECTS', 'mean_nll', 'mean_over_studies', 'shared_responses', 'shared_means',
-           'cohens_d', 'differing', 'misalignment', 'mean_misalignment']
+           'carried_by_one_study', 'cohens_d', 'differing', 'misalignment', 'mean_misalignment']
 
 # %% ../nbs/10_stats.ipynb #from-collections-abc-import-iterable
 from collections.abc import Iterable
@@ -15,26 +15,30 @@ import polars as pl
 # %% ../nbs/10_stats.ipynb #mean-nll
 def mean_nll(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one row a response
-) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll; nats
+) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token; nats
     "Mean and standard deviation (ddof 1) of the NLL over the responses of each study."
+    tokens = pl.col("n_tokens").filter(pl.col("nll").is_not_null()).sum()
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(),
         responses=pl.col("nll").count(),
         unscored=pl.col("nll").is_null().sum(),
         mean_nll=pl.col("nll").mean(),
         sd_nll=pl.col("nll").std(),
+        nats_per_token=pl.when(tokens > 0).then(pl.col("nll").sum() / tokens),
     )
 
 # %% ../nbs/10_stats.ipynb #mean-over-studies
 def mean_over_studies(
     means: pl.DataFrame,  # from mean_nll
-) -> pl.DataFrame:  # model, format, studies, responses, unscored, mean_nll (nats)
+) -> pl.DataFrame:  # model, format, studies, participants, responses, unscored, mean_nll, nats_per_token (nats)
     "Mean of the study means: every study weighs the same, whatever its size."
     return means.group_by("model", "format", maintain_order=True).agg(
         studies=pl.col("mean_nll").count(),
+        participants=pl.col("participants").sum(),
         responses=pl.col("responses").sum(),
         unscored=pl.col("unscored").sum(),
         mean_nll=pl.col("mean_nll").mean(),
+        nats_per_token=pl.col("nats_per_token").mean(),
     )
 
 # %% ../nbs/10_stats.ipynb #shared-responses
@@ -63,6 +67,26 @@ def shared_means(
     means = mean_nll(shared_responses(scores)[0])
     table = marked.join(means, on=keys, how="left", maintain_order="left").with_columns(pl.col("responses").fill_null(0))
     return table.with_columns(unscored=pl.col("marked") - pl.col("responses")).select(means.columns)
+
+# %% ../nbs/10_stats.ipynb #study-shares
+def _study_shares(means: pl.DataFrame, model: str, best: str) -> pl.DataFrame:
+    "For each study that both models have, its part of the difference of their means."
+    sides = [means.filter(pl.col("model") == name, pl.col("mean_nll").is_not_null()).select("study", "mean_nll") for name in (model, best)]
+    both = sides[0].join(sides[1], on="study", suffix="_best").with_columns(part=pl.col("mean_nll") - pl.col("mean_nll_best"))
+    return both.select("study", difference=pl.col("part").mean(), share=pl.col("part") / pl.col("part").sum(), studies=pl.len())
+
+# %% ../nbs/10_stats.ipynb #carried-by-one-study
+def carried_by_one_study(
+    means: pl.DataFrame,  # from mean_nll or shared_means, one format
+    share: float = 0.5,  # of the difference
+) -> pl.DataFrame:  # model, best, studies, difference (nats), study, share; only what is carried
+    "Differences from the best model of which one study makes up more than a share; three studies at least."
+    overall = mean_over_studies(means).drop_nulls("mean_nll").sort("mean_nll")
+    best = overall["model"].first()
+    rows = [_study_shares(means, model, best).filter(pl.col("studies") >= 3).sort("share").tail(1).select(
+        pl.lit(model).alias("model"), pl.lit(best).alias("best"), "studies", "difference", "study", "share")
+        for model in overall["model"][1:]]
+    return pl.concat(rows).filter(pl.col("share") > share) if rows else pl.DataFrame()
 
 # %% ../nbs/10_stats.ipynb #published-ddof
 PUBLISHED_DDOF = {"plot_experiments": 0, "plot": 1, "plot_evolution": 1, "plot_accuracy": 1}  # published script -> ddof

@@ -169,7 +169,7 @@ def _figure_numbers(output: Path) -> str:
     "The numbers of the figure, as text."
     import pandas as pd
 
-    columns = ["model", "family", "type", "studies", "responses", "unscored", "mean_nll"]
+    columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll", "nats_per_token"]
     return pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3).to_string(index=False)
 
 # %% ../nbs/13_workbench.ipynb #paper-command
@@ -182,7 +182,7 @@ def _paper_command(arguments: argparse.Namespace) -> int:
     find_shards(scores, arguments.models)
     copy = run_notebook("nll_by_size", output / "notebooks" / "nll_by_size.ipynb",
                         {"data": str(scores), "output": str(output), **_given(arguments, "models")}, verbose=False)
-    print(f"Figure:    {output / 'figures' / 'nll_by_size.png'} (and .pdf)\n"
+    print(f"Figures:   {output / 'figures' / 'nll_by_size.png'} (and .pdf, nll_by_study)\n"
           f"Tables:    {output / 'tables'}\nNotebook:  {copy}\n\n{_figure_numbers(output)}")
     return 0
 

@@ -65,7 +65,8 @@ def test_an_analysis_runs(path, tmp_path, scored):
         assert rows["model"].unique().to_list() == ["tiny-gemma"] and len(rows) == 40 + 24
     if path.stem == "nll_by_size":
         assert {p.name for p in tmp_path.rglob("*.*") if p.suffix != ".ipynb"} == {
-            "nll_by_size.png", "nll_by_size.pdf", "nll_by_size.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv"}
+            "nll_by_size.png", "nll_by_size.pdf", "nll_by_size.csv", "nll_by_study.png", "nll_by_study.pdf",
+            "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv"}
         assert (tmp_path / "tables" / "misalignment.csv").read_text().count("tiny-gemma,tiny-llama") == 2
 
 
