@@ -90,16 +90,14 @@ def estimate_tokens(
     scorer: Scorer,
     todo: dict[str, list[Transcript]],  # study -> transcripts
     sample: int = 2,  # transcripts of each study that are tokenised
-) -> int | None:  # None: the scorer reads no tokens
+) -> dict[str, int]:  # key of each transcript -> tokens; {}: the scorer reads no tokens
     "About how many tokens are to be read."
-    if not hasattr(scorer, "n_tokens"):
-        return None
-    total = 0.0
-    for transcripts in todo.values():
+    estimates: dict[str, int] = {}
+    for transcripts in todo.values() if hasattr(scorer, "n_tokens") else ():
         some = transcripts[:: max(1, len(transcripts) // sample)][:sample]
         rate = sum(map(scorer.n_tokens, some)) / sum(len(transcript.text) for transcript in some)
-        total += rate * sum(len(transcript.text) for transcript in transcripts)
-    return round(total)
+        estimates |= {transcript.key: round(rate * len(transcript.text)) for transcript in transcripts}
+    return estimates
 
 # %% ../nbs/09_score.ipynb #progress-bar
 def _bar(kind: str, title: str, total: int):
@@ -117,12 +115,15 @@ class Progress:
         kind: str,  # widget: for a live notebook; bar: plain text; lines: one for each study; none
         title: str,
         total: int,  # responses to come
+        tokens: dict[str, int] | None = None,  # from estimate_tokens
     ):
-        self.kind, self.title, self.bar = kind, title, _bar(kind, title, total)
+        self.kind, self.title, self.tokens, self.bar = kind, title, tokens or {}, _bar(kind, title, total)
 
     def reading(self, transcript: Transcript, number: int, of: int) -> None:
         "Names the transcript that is being read."
-        self.bar.set_postfix_str(f"{transcript.study} {number}/{of}, {len(transcript.text) // 1000}k characters")
+        tokens = self.tokens.get(transcript.key)
+        length = f"{len(transcript.text):,} characters" if tokens is None else f"about {tokens:,} tokens"
+        self.bar.set_postfix_str(f"{transcript.study} {number}/{of}, {length}")
 
     def study(self, name: str, transcripts: int, responses: int, seconds: float) -> None:
         "A study is done."
@@ -133,7 +134,7 @@ class Progress:
 @dataclass(frozen=True)
 class Limits:
     "When a shard is closed."
-    transcripts: int = 50
+    transcripts: int = 200
     minutes: float = 10
 
 # %% ../nbs/09_score.ipynb #default-limits
@@ -180,12 +181,12 @@ def _announce_replaced(run: Run, plan: Plan, say: Callable[[str], None]) -> None
             say(f"{run.model}: the stored scores of {n} transcripts of {study} will be replaced.")
 
 # %% ../nbs/09_score.ipynb #announce
-def _announce(run: Run, plan: Plan, tokens: int | None, say: Callable[[str], None]) -> int:
+def _announce(run: Run, plan: Plan, tokens: int, say: Callable[[str], None]) -> int:
     "Says what is to be done and what is replaced; returns the number of responses to come."
     todo = [transcript for transcripts in plan.todo.values() for transcript in transcripts]
     responses = sum(len(transcript.spans) for transcript in todo)
     _announce_replaced(run, plan, say)
-    about = f", about {tokens:,} tokens" if tokens is not None else ""
+    about = f", about {tokens:,} tokens" if tokens else ""
     if todo:
         say(f"{run.model}: {len(todo)} transcripts to score, {responses:,} responses{about}; "
             f"{len(plan.inputs) - len(todo)} are scored already.")
@@ -236,9 +237,10 @@ def score(
     plan = make_plan(scorer, run, dataset, restart)
     if checked := prove(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
-    responses = _announce(run, plan, estimate_tokens(scorer, plan.todo), say)
+    tokens = estimate_tokens(scorer, plan.todo)
+    responses = _announce(run, plan, sum(tokens.values()), say)
     describe(run, getattr(scorer, "card", {}))
-    shown = Progress(progress, scorer.name, responses)
+    shown = Progress(progress, scorer.name, responses, tokens)
     with shown.bar:
         _work(scorer, run, plan, limits or default_limits(), shown)
     return summarise_scores(store, scorer.name, dataset, run.identity.must["format"], run.identity.must["rule"])

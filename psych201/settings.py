@@ -25,7 +25,7 @@ class Settings:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     dtype: str = "float32"  # dtype of the weights: float32, bfloat16, float16
     max_tokens: int = 0  # longest input in tokens; 0: the model's context window
-    shard_transcripts: int = 50  # scores are saved after so many transcripts
+    shard_transcripts: int = 200  # scores are saved after so many transcripts
     shard_minutes: int = 10  # or after so many minutes, whichever comes first
     file: Path | None = None  # the settings.ini that was read, if any
 

@@ -318,11 +318,49 @@ def test_a_restart_that_was_killed_goes_on(tmp_path, scorer, monkeypatch):
     assert len(asked) == 4 and {shard.identity.must["max_tokens"] for shard in shards.read_shards(tmp_path)} == {40}
 
 
+@pytest.mark.parametrize("moment", ["facts", "probe", "old shard"])
+def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkeypatch, moment):
+    "Between facts and scores, or between the new shard and the removal of the old one; then the old command again."
+    class Crash(BaseException):
+        pass
+
+    def crash(*arguments):
+        raise Crash
+
+    old, new = dataset(2), data.Dataset([replace(one, text=one.text + "The end.") for one in dataset(2)])
+    run_score(scorer, old, tmp_path)
+    before = rows(tmp_path)
+    name = {"facts": "save_probe", "probe": "write_shard", "old shard": "drop_hidden"}[moment]
+    original = getattr(store, name)
+    monkeypatch.setattr(store, name, crash)
+    with pytest.raises(Crash):
+        if moment == "old shard":
+            run_score(replace(scorer, max_tokens=40), old, tmp_path, restart=True)
+        else:
+            run_score(scorer, new, tmp_path)
+    monkeypatch.setattr(store, name, original)
+    if moment == "old shard":
+        assert store.read_scores(tmp_path)["reason"].to_list().count("cut") > 0 and len(rows(tmp_path)) == 12
+        run_score(scorer, old, tmp_path, restart=True)
+    else:
+        assert rows(tmp_path) == before
+        run_score(scorer, old, tmp_path)
+    assert rows(tmp_path) == before
+    run_score(scorer, new, tmp_path)
+    assert store.read_scores(tmp_path)["transcript"].n_unique() == 4 and len(rows(tmp_path)) == 24
+
+
 def test_a_restart_of_one_study_leaves_the_others(tmp_path, scorer):
     run_score(scorer, data.Dataset([*dataset(2), *dataset(2, "frey2017")]), tmp_path)
     before = rows(tmp_path)
     run_score(scorer, dataset(2), tmp_path, restart=True)
     assert rows(tmp_path) == before
+
+
+def test_names_are_enough(tmp_path):
+    "A model and a data set by their names."
+    summary = score.score("tiny-gemma", "sample", tmp_path, progress="none")
+    assert summary["responses"].sum() == len(store.read_scores(tmp_path)) == 640
 
 
 def test_two_names_that_make_the_same_file_name(tmp_path, scorer):
