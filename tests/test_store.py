@@ -58,9 +58,9 @@ PROCESS = """
 import random, sys
 sys.path.insert(0, "tests")
 from test_store import Limits, dataset, models, score
+model, people = models.load("tiny-llama", device="cpu"), dataset(int(sys.argv[2]), sys.argv[3])
 if "wait" in sys.argv: print("ready", flush=True); sys.stdin.readline()
-score.score(models.load("tiny-llama", device="cpu"), dataset(int(sys.argv[2]), sys.argv[3]), sys.argv[1], progress="none",
-            limits=Limits(int(sys.argv[4])))
+score.score(model, people, sys.argv[1], progress="none", limits=Limits(int(sys.argv[4])))
 """
 
 
@@ -83,21 +83,22 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("repetition", range(5 if FULL else 1))
 def test_killed_at_random_moments(tmp_path, undisturbed, repetition):
     "SIGKILL again and again inside one study: nothing is lost, nothing is there twice, and the numbers are the same."
-    chance, finished, kills = random.Random(repetition), set(), 0
+    chance, finished, kills, within = random.Random(repetition), set(), 0, 0
     for _ in range(20 if FULL else 6):
         child = process(tmp_path, 60, "wulff2020", 3, wait=True)
         assert child.stdout.readline() == "ready\n"
         child.stdin.write("go\n"), child.stdin.flush()
-        time.sleep(chance.uniform(0.05, 0.7))
+        time.sleep(chance.uniform(0.02, 0.4))
         child.kill()
         kills += child.wait() == -signal.SIGKILL
         held = {key for shard in shards.read_shards(tmp_path) for key in shard.inputs}
         assert held >= finished  # what was saved stays
+        within += finished < held < {person.key for person in dataset(60)}
         finished = held
         if held:
             table = store.read_scores(tmp_path)
             assert table.select("transcript", "response_index").is_unique().all() and len(table) == 6 * len(held)
-    assert kills
+    assert kills and within  # some of them in the middle of the work
     child = process(tmp_path, 60, "wulff2020", 3)
     assert (child.communicate()[1], child.returncode) == ("", 0)
     assert rows(tmp_path) == undisturbed
