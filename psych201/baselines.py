@@ -13,7 +13,7 @@ from math import log
 import polars as pl
 
 from .cards import BASELINE_NAMES, card
-from .scorers import response_rows
+from .scorers import response_rows, source_hash
 from .shards import Identity, fingerprint
 from .transcripts import Transcript
 
@@ -36,7 +36,8 @@ class UniformBaseline:
     card: dict = field(default_factory=lambda: vars(card("baseline:uniform")))
 
     def identity(self) -> Identity:
-        return Identity({"format": "plain", "rule": "span", "baseline": "log(number of distinct responses)"})
+        must = {"format": "plain", "rule": "span", "baseline": "log(number of distinct responses)"}
+        return Identity(must, {"code": source_hash(("transcripts", "scorers", "baselines"))})
 
     def digest(self, transcript: Transcript) -> str:
         return fingerprint(transcript.digest, self.options.get((transcript.study, transcript.experiment)))

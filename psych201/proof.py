@@ -32,10 +32,12 @@ def largest_move(
     now: pl.DataFrame,  # the same responses, scored now
 ) -> tuple[float, int]:  # nats (infinite where only one of the two has a score), index of the response
     "The response whose NLL moved most."
-    keys = ["transcript", "response_index"]
-    both = stored.select(*keys, "nll").join(now.select(*keys, pl.col("nll").alias("now")), on=keys, how="full", coalesce=True)
-    move = pl.when(pl.col("nll").is_null() & pl.col("now").is_null()).then(0.0).otherwise(
-        (pl.col("nll") - pl.col("now")).abs().fill_null(float("inf")))
+    keys, infinite = ["transcript", "response_index"], pl.lit(float("inf"))
+    both = stored.join(now, on=keys, how="full", coalesce=True, suffix="_now")
+    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_now")) for name in ("n_tokens", "reason"))
+    moves = [pl.when(pl.col(name).is_null() & pl.col(f"{name}_now").is_null()).then(0.0).otherwise(
+        (pl.col(name) - pl.col(f"{name}_now")).abs().fill_null(infinite)) for name in ("nll", "close_nll", "first_entropy")]
+    move = pl.when(same).then(pl.max_horizontal(moves)).otherwise(infinite)
     row = both.select("response_index", move=move).sort("move", "response_index").row(-1, named=True)
     return row["move"], row["response_index"]
 
@@ -50,9 +52,10 @@ def check_shard(
     scorer: Scorer,
     run: Run,
     shard: Shard,
+    key: str,  # of its probes
 ) -> float:  # nats that a response moved at most
-    "Scores the probe of a shard again; raises `StoreError` if a response moved beyond the bound."
-    transcript, must, way_out = read_probe(run.store, shard), run.identity.must, _way_out(run, shard)
+    "Scores a probe of a shard again; raises `StoreError` if a response moved beyond the bound."
+    transcript, must, way_out = read_probe(run.store, shard, key), run.identity.must, _way_out(run, shard)
     if input_digest(scorer, transcript) != shard.inputs[transcript.key]:
         raise StoreError(f"{transcript!r} is not put to {scorer.name} as it was when {shard.path.name} was scored. {way_out}")
     rows = pl.read_parquet(shard.path).filter(transcript=transcript.key)
@@ -65,21 +68,24 @@ def check_shard(
 # %% ../nbs/08d_proof.ipynb #unproved
 def _proof_path(run: Run, shard: Shard):
     "Where it is written down that a shard's conditions and the present ones make the same numbers."
-    return run.store / "proofs" / run.identity.place(run.model) / f"{fingerprint(shard.identity.proved, run.identity.proved)}.json"
+    return run.store / "proofs" / run.identity.place(run.model) / f"{fingerprint(run.identity.must, shard.identity.proved, run.identity.proved)}.json"
 
 # %% ../nbs/08d_proof.ipynb #unproved-2
 def unproved(
     run: Run,
     shards: Iterable[Shard],
     limit: int = 3,  # shards of each set of conditions
-) -> list[list[Shard]]:  # a list for each set of conditions
-    "The shards to check, grouped by the conditions they were made under."
+) -> list[list[tuple[Shard, str]]]:  # for each set of conditions, shards and keys of their probes
+    "What to check, grouped by the conditions it was made under; raises `StoreError` if there is nothing to check with."
     groups: dict[str, list[Shard]] = {}
     for shard in shards:
         if shard.identity.proved != run.identity.proved and not _proof_path(run, shard).exists():
             groups.setdefault(fingerprint(shard.identity.proved), []).append(shard)
-    size = lambda shard: len(read_probe(run.store, shard).text)
-    return [sorted(group, key=size)[:limit] for group in groups.values()]
+    size = lambda shard: min(len(read_probe(run.store, shard, key).text) for key in shard.probes)
+    chosen = [sorted((shard for shard in group if shard.probes), key=size)[:limit] for group in groups.values()]
+    if lacking := [group[0] for group, some in zip(groups.values(), chosen) if not some]:
+        raise StoreError(f"No transcript is kept with which to prove {lacking[0].path.name}. {_way_out(run, lacking[0])}")
+    return [[(shard, key) for shard in some for key in shard.probes] for some in chosen]
 
 # %% ../nbs/08d_proof.ipynb #prove
 def prove(
@@ -90,11 +96,11 @@ def prove(
     "Proves that the present conditions make the stored numbers; raises `StoreError` where they do not."
     checked = 0
     for group in unproved(run, shards):
-        moved = max(check_shard(scorer, run, shard) for shard in group)
-        checked += len(group)
-        record = {"stored": group[0].identity.proved, "now": run.identity.proved, "transcripts": [s.probe for s in group],
+        moved = max(check_shard(scorer, run, shard, key) for shard, key in group)
+        checked, first = checked + len(group), group[0][0]
+        record = {"stored": first.identity.proved, "now": run.identity.proved, "transcripts": [key for _, key in group],
                   "largest_move": moved, "bound": bound_of(run.identity.must),
                   "when": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        write_atomically(_proof_path(run, group[0]), lambda path: path.write_text(json.dumps(record, indent=1)),
+        write_atomically(_proof_path(run, first), lambda path: path.write_text(json.dumps(record, indent=1)),
                          run.store / ".parts", once=True)
     return checked

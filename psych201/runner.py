@@ -187,11 +187,10 @@ def copy_name(
 ) -> str:  # file name
     "The name of the executed copy for a model."
     from psych201.shards import file_name
-
-    data = parameters.get("data") or ["sample"]
-    what = "+".join(Path(source).name or str(source) for source in parameters.get("studies") or data)
-    digest = sha256(json.dumps({**parameters, "model": model}, sort_keys=True).encode()).hexdigest()[:6]
-    return f"score_model-{file_name(model)}-{file_name(what)[:40]}-{digest}.ipynb"
+    what = "+".join(Path(name).name for name in parameters.get("studies") or parameters.get("data") or ["sample"])
+    lasting = {name: value for name, value in parameters.items() if name not in ("progress", "restart")} | {"model": model}
+    digest = sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+    return f"score_model-{file_name(model)}-{file_name(what)[:40]}-{digest[:6]}.ipynb"
 
 # %% ../nbs/13_runner.ipynb #score-models
 def score_models(

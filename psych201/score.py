@@ -76,8 +76,9 @@ def make_plan(
     transcripts = {transcript.key: transcript for transcript in dataset}
     inputs = {key: input_digest(scorer, transcript) for key, transcript in transcripts.items()}
     held = run.held()
-    same = {key for key, shard in held.items() if shard.identity.must == run.identity.must}
-    done = set(held) if not restart else same if set(held) - same else set()
+    same = {key for key, shard in held.items() if shard.identity.must == run.identity.must
+            and shard.identity.proved == run.identity.proved and inputs.get(key, shard.inputs[key]) == shard.inputs[key]}
+    done = set(held) if not restart else same if set(held) & set(inputs) - same else set()
     todo = {key: transcript for key, transcript in transcripts.items() if key not in done}
     stay = list({shard.path: shard for key, shard in held.items() if key not in todo}.values())
     check_together(run, stay)
@@ -229,6 +230,7 @@ def score(
 ) -> pd.DataFrame:  # one row a study, from summary.summarise_scores
     "Scores every response of a data set; raises `StoreError` if the store holds scores that do not belong to these."
     dataset = data.load(dataset) if isinstance(dataset, (str, Path)) else dataset
+    dataset = dataset if isinstance(dataset, Dataset) else Dataset(list(dataset))
     if not len(dataset):
         raise ValueError("There are no transcripts to score.")
     scorer = _as_scorer(scorer, dataset, format, max_tokens)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -135,12 +136,18 @@ def config_hash(
 MAKES_NUMBERS = ("transcripts", "formats", "tokens", "weights", "models", "kernels", "scorers")  # modules
 
 
-def source_hash() -> str:  # 16 hexadecimal digits
-    "A digest of the source of the modules that make the numbers."
+@lru_cache
+def source_hash(
+    modules: tuple[str, ...] = MAKES_NUMBERS,
+) -> str:  # 16 hexadecimal digits
+    "A digest of the source of modules of the package, as it was when it was first asked for."
     digest = hashlib.sha256()
-    for name in MAKES_NUMBERS:
+    for name in modules:
         digest.update((Path(psych201.__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
+
+# %% ../nbs/08b_scorers.ipynb #source-now
+source_hash()
 
 # %% ../nbs/08b_scorers.ipynb #versions
 def versions() -> dict[str, str]:

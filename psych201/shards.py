@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import polars as pl
 
@@ -80,6 +81,16 @@ def fingerprint(
     "A digest of JSON values, whatever the order of keys."
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
+# %% ../nbs/08_shards.ipynb #link
+def _link(part: Path, path: Path) -> None:
+    "Gives a whole file its name, if nobody has it yet."
+    try:
+        os.link(part, path)
+    except FileExistsError:  # another process was faster
+        pass
+    except OSError:  # a disk without hard links; what is written once is the same whoever writes it
+        os.replace(part, path)
+
 # %% ../nbs/08_shards.ipynb #write-atomically
 def write_atomically(
     path: Path,
@@ -88,7 +99,7 @@ def write_atomically(
     once: bool = False,  # True: a file that is there stays
 ) -> None:
     "Writes a file whole or not at all."
-    part = (parts or path.parent) / f".{path.name}.{os.getpid()}.part"
+    part = (parts or path.parent) / f".{path.name}.{uuid4().hex[:12]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         write(part)
@@ -98,9 +109,7 @@ def write_atomically(
         if not once:
             os.replace(part, path)
         elif not path.exists():
-            os.link(part, path)
-    except FileExistsError:  # another process was faster
-        pass
+            _link(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -151,8 +160,8 @@ class Shard:
     study: str
     identity: Identity
     inputs: dict[str, str]  # key of each transcript -> digest of what was scored
-    written: int  # nanoseconds since 1970; the newest of two shards with the same transcript counts
-    probe: str = ""  # key of its shortest transcript, which lies in probes/
+    written: int  # rises with every shard of a run; the newest of two shards with the same transcript counts
+    probes: list[str] = field(default_factory=list)  # keys of transcripts that are kept whole, for proofs
 
     def metadata(self) -> dict[str, str]:
         "For the Parquet file."
@@ -176,8 +185,8 @@ def read_shard(
     except (pl.exceptions.PolarsError, KeyError, ValueError) as error:
         raise StoreError(f"{path} is no shard of scores, or damaged ({type(error).__name__}); move it away and score "
                          "again, which does what is missing.") from None
-    if values.pop("schema") != SCHEMA_VERSION or dict(names) != RESPONSES:
-        raise _version_error(path, "another")
+    if (schema := values.pop("schema")) != SCHEMA_VERSION or dict(names) != RESPONSES:
+        raise _version_error(path, schema if schema != SCHEMA_VERSION else "with other columns")
     values.pop("fingerprint")
     return Shard(path, **values | {"identity": Identity(**values["identity"])})
 
@@ -196,10 +205,10 @@ def hidden(
     shards: Iterable[Shard],
 ) -> dict[Path, set[str]]:  # shard -> transcripts that a newer shard of the same scorer, format and rule holds
     "What does not count, since a newer shard has it; shards without such transcripts are left out."
-    seen: dict[Path, set[str]] = {}
+    seen: dict[tuple[Path, str], set[str]] = {}
     found = {}
     for shard in sorted(shards, key=lambda shard: (shard.written, shard.path.name), reverse=True):
-        newer = seen.setdefault(shard.path.parent, set())
+        newer = seen.setdefault((shard.path.parent, shard.model), set())
         if twice := newer & set(shard.inputs):
             found[shard.path] = twice
         newer |= set(shard.inputs)

@@ -17,6 +17,8 @@ def mean_nll(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one row a response
 ) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token; nats
     "Mean and standard deviation (ddof 1) of the NLL over the responses of each study."
+    if scores["rule"].n_unique() > 1:
+        raise ValueError(f"One rule at a time: the scores hold {', '.join(scores['rule'].unique().sort())}.")
     tokens = pl.col("n_tokens").filter(pl.col("nll").is_not_null()).sum()
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(),

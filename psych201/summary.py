@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 
 from .shards import REASONS
-from .store import scan_scores
+from .store import retried, scan_scores
 from .transcripts import Transcript
 
 # %% ../nbs/08e_summary.ipynb #counts
@@ -40,8 +40,9 @@ def summarise_scores(
     records = [(transcript.study, transcript.key) for transcript in dataset]
     wanted = pl.DataFrame(records, schema={"study": pl.String, "transcript": pl.String}, orient="row")
     repeated = wanted.group_by("study").agg(repeated=pl.len() - pl.col("transcript").n_unique())
-    rows = scan_scores(store, [model], [format]).filter(rule=rule).join(wanted.lazy().unique(), on=["study", "transcript"])
-    counts = rows.group_by("study").agg(**_counts()).collect()
+    keys = wanted.lazy().unique()
+    counts = retried(lambda: scan_scores(store, [model], [format]).filter(rule=rule).join(
+        keys, on=["study", "transcript"]).group_by("study").agg(**_counts()).collect())
     table = wanted.select("study").unique(maintain_order=True).join(repeated, on="study", maintain_order="left").join(
         counts, on="study", how="left", maintain_order="left")
     return table.to_pandas().set_index("study")[[*COUNTS, "mean_nll", "sd_nll", "nats_per_token"]]

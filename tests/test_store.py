@@ -263,13 +263,14 @@ def test_what_is_proved_is_checked_on_stored_transcripts(tmp_path, scorer, monke
     assert len(store.read_scores(tmp_path)) == 12
     monkeypatch.setattr(scorers, "_join", original)
     run_score(scorer, dataset(3), tmp_path)
-    assert len(again) == 2 and {len(store.read_scores(tmp_path))} == {18}
+    assert 2 <= len(again) <= 3 and {len(store.read_scores(tmp_path))} == {18}
+    times = len(again)
     conditions = {shard.identity.proved[key] for shard in shards.read_shards(tmp_path)}
     assert conditions == {identity.proved[key], "another"}
     (record,) = [json.loads(path.read_text()) for path in (tmp_path / "proofs").rglob("*.json")]
     assert (record["now"][key], record["stored"][key]) == ("another", identity.proved[key]) and record["largest_move"] <= 1e-4
     run_score(scorer, dataset(3), tmp_path)
-    assert len(again) == 2  # proved once
+    assert len(again) == times  # proved once
 
 
 def test_stale_numbers_are_noticed_where_nothing_is_left_to_do(tmp_path, scorer, monkeypatch):
@@ -349,6 +350,74 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
     assert rows(tmp_path) == before
     run_score(scorer, new, tmp_path)
     assert store.read_scores(tmp_path)["transcript"].n_unique() == 4 and len(rows(tmp_path)) == 24
+
+
+def test_a_restart_counts_also_where_the_clock_is_behind(tmp_path, scorer, monkeypatch):
+    run_score(scorer, dataset(2), tmp_path)
+    monkeypatch.setattr(store.time, "time_ns", lambda: 5)
+    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path, restart=True)
+    assert {shard.identity.must["max_tokens"] for shard in shards.read_shards(tmp_path)} == {40}
+    assert "cut" in store.read_scores(tmp_path)["reason"].to_list()
+
+
+@pytest.mark.parametrize("change", [dict(nll=pl.col("nll") * 1.5), dict(close_nll=pl.col("close_nll") + 0.1),
+                                    dict(first_entropy=pl.col("first_entropy") * 2), dict(n_tokens=pl.col("n_tokens") + 1)],
+                         ids=["late nll", "close_nll", "first_entropy", "n_tokens"])
+def test_a_fault_that_the_shortest_transcript_does_not_show(tmp_path, scorer, monkeypatch, change):
+    "Only responses from the fourth on are touched; the shortest transcript has two, another one nothing to score."
+    people = data.Dataset([session(0, trials=2), *(session(n, trials=8) for n in range(1, 5)),
+                           Transcript("Say <<>>.", "wulff2020", "exp1", "9", 9)])
+    run_score(scorer, people, tmp_path)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    original, late = scorers._join, pl.col("response_index") >= 3
+    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+        **{name: pl.when(late).then(value).otherwise(name) for name, value in change.items()}))
+    with pytest.raises(StoreError, match="code"):
+        run_score(scorer, people, tmp_path)
+
+
+def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_path, scorer, monkeypatch):
+    run_score(scorer, dataset(5), tmp_path)
+    (shard,) = shards.read_shards(tmp_path)
+    some = data.Dataset([person for person in dataset(5) if person.key in shard.probes])
+    run_score(scorer, some, tmp_path, restart=True)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    run_score(scorer, dataset(5), tmp_path)  # the new shard has probes, of the same conditions
+    assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
+
+
+def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
+    "Proved under one cut, the same change of code is proved again under another."
+    for limit in (0, 40):
+        monkeypatch.setattr(scorers, "source_hash", lambda: "before")
+        run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path, restart=True)
+        monkeypatch.setattr(scorers, "source_hash", lambda: "after")
+        run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path)
+    assert len(list((tmp_path / "proofs").rglob("*.json"))) == 2
+
+
+def test_a_killed_restart_goes_on_after_another_change(tmp_path, scorer, monkeypatch):
+    "Killed half-way, then the code changes: the same command does everything that is not of the present code."
+    run_score(scorer, dataset(4), tmp_path)
+    run_score(scorer, dataset(2), tmp_path, restart=True)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    run_score(scorer, dataset(4), tmp_path, restart=True)
+    assert {shard.identity.proved["code"] for shard in shards.read_shards(tmp_path)} == {"edited"}
+
+
+def test_two_models_that_share_a_folder(tmp_path, tiny):
+    for name in ("a/b", "a--b"):
+        run_score(replace(tiny, card=Card(name, "a", 1.0, "base")), dataset(2), tmp_path)
+    assert store.read_scores(tmp_path)["model"].value_counts().sort("model").rows() == [("a--b", 12), ("a/b", 12)]
+
+
+def test_a_disk_without_hard_links(tmp_path, scorer, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run_score(scorer, dataset(2), tmp_path)
+    assert len(store.read_scores(tmp_path)) == 12 and not list((tmp_path / ".parts").iterdir())
 
 
 def test_a_restart_of_one_study_leaves_the_others(tmp_path, scorer):
