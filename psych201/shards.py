@@ -188,7 +188,10 @@ def read_shard(
     if (schema := values.pop("schema")) != SCHEMA_VERSION or dict(names) != RESPONSES:
         raise _version_error(path, schema if schema != SCHEMA_VERSION else "with other columns")
     values.pop("fingerprint")
-    return Shard(path, **values | {"identity": Identity(**values["identity"])})
+    try:
+        return Shard(path, **values | {"identity": Identity(**values["identity"])})
+    except (KeyError, TypeError):
+        raise _version_error(path, "with other metadata") from None
 
 # %% ../nbs/08_shards.ipynb #read-shards
 def read_shards(
