@@ -125,6 +125,16 @@ def did_you_mean(name: str) -> str:
     close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3, 0.75)]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
+# %% ../nbs/06_cards.ipynb #local-name
+def _local_name(path: Path) -> str:
+    "The one spelling of a folder or file; raises `ModelError` if it can be no model."
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"The folder {path} holds no config.json; give the folder of one model, or a .gguf file.")
+    if path.is_file() and path.suffix != ".gguf":
+        raise ModelError(f"{path} is no .gguf file; give one, or the folder of a model.")
+    full, here = os.path.abspath(path), os.path.relpath(path)
+    return full if here.split(os.sep)[0] == os.pardir else here
+
 # %% ../nbs/06_cards.ipynb #check-name
 def check_name(
     name: str,  # as models.load takes it, or a baseline
@@ -133,9 +143,8 @@ def check_name(
     if name in PACKAGED or name in TINY_NAMES or name in BASELINE_NAMES:
         return name
     path = Path(name).expanduser()
-    if path.is_dir() or path.is_file():
-        here = os.path.relpath(path)
-        return os.path.normpath(path) if here.startswith("..") else here
+    if path.exists():
+        return _local_name(path)
     if name.startswith("baseline:") or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         what = "no baseline" if name.startswith("baseline:") else "no file" if name.endswith(".gguf") else "no folder"
         raise ModelError(f"There is {what} {name}. {did_you_mean(name)}A model is a folder, a .gguf file, an id on the hub "

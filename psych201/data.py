@@ -54,7 +54,7 @@ class Dataset:
     "Transcripts, and what could not be read beside them."
     transcripts: list[Transcript]
     problems: list[Problem] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)  # folders without transcripts
+    passed_over: list[str] = field(default_factory=list)  # files and folders that were not read
     source: "Dataset | None" = None  # of which this is a part
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return (summarise(self)._repr_html_() + _folded(self.problems, "problems")
-                + _folded(self.passed_over, "folders without transcripts"))
+                + _folded(self.passed_over, "files and folders passed over"))
 
 # %% ../nbs/03_data.ipynb #folded
 def _folded(items: list, title: str, limit: int = 20) -> str:
@@ -116,7 +116,7 @@ def sample_path() -> Path:
 
 # %% ../nbs/03_data.ipynb #load-one
 def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple[list[Transcript], list[str]]:
-    "The transcripts of one source, and folders passed over, by what kind of source it is."
+    "The transcripts of one source, and what was passed over, by what kind of source it is."
     path, name = sample_path() if source == "sample" else Path(source).expanduser(), hub_id(str(source))
     is_alias = name != str(source)
     if path.is_dir() and not is_alias:

@@ -38,6 +38,8 @@ def largest_move(
     moves = [pl.when(pl.col(name).is_null() & pl.col(f"{name}_now").is_null()).then(0.0).otherwise(
         (pl.col(name) - pl.col(f"{name}_now")).abs().fill_null(infinite)) for name in ("nll", "close_nll", "first_entropy")]
     move = pl.when(same).then(pl.max_horizontal(moves)).otherwise(infinite)
+    if both.is_empty():
+        return 0.0, 0
     row = both.select("response_index", move=move).sort("move", "response_index").row(-1, named=True)
     return row["move"], row["response_index"]
 

@@ -188,7 +188,7 @@ def copy_name(
     "The name of the executed copy for a model."
     from psych201.shards import file_name
     what = "+".join(Path(name).name for name in parameters.get("studies") or parameters.get("data") or ["sample"])
-    lasting = {name: value for name, value in parameters.items() if name not in ("progress", "restart")} | {"model": model}
+    lasting = {name: value for name, value in parameters.items() if name not in ("progress", "restart", "prune")} | {"model": model}
     digest = sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
     return f"score_model-{file_name(model)}-{file_name(what)[:40]}-{digest[:6]}.ipynb"
 

@@ -30,6 +30,7 @@ from .shards import Shard, StoreError, locked
 from .store import Run, check_together, describe, drop_hidden, save_shard
 from .summary import summarise_scores
 from .transcripts import Transcript
+from .upkeep import forget, outdated
 
 # %% ../nbs/09_score.ipynb #make-scorer
 def make_scorer(
@@ -96,7 +97,7 @@ def estimate_tokens(
     estimates: dict[str, int] = {}
     for transcripts in todo.values() if hasattr(scorer, "n_tokens") else ():
         some = transcripts[:: max(1, len(transcripts) // sample)][:sample]
-        rate = sum(map(scorer.n_tokens, some)) / sum(len(transcript.text) for transcript in some)
+        rate = sum(map(scorer.n_tokens, some)) / max(1, sum(len(transcript.text) for transcript in some))
         estimates |= {transcript.key: round(rate * len(transcript.text)) for transcript in transcripts}
     return estimates
 
@@ -193,6 +194,20 @@ def _announce(run: Run, plan: Plan, tokens: int, say: Callable[[str], None]) -> 
             f"{len(plan.inputs) - len(todo)} are scored already.")
     return responses
 
+# %% ../nbs/09_score.ipynb #look-for-outdated
+def _look_for_outdated(run: Run, dataset: Dataset, prune: bool, say: Callable[[str], None]) -> None:
+    "Counts stored transcripts that the data no longer hold, and forgets them if that is wanted."
+    if prune and dataset.problems:
+        raise ValueError(f"{len(dataset.problems)} records of the data cannot be read (the first: {dataset.problems[0]}); what "
+                         "is stored of them would be pruned. Mend them first, or leave out prune=True (--prune).")
+    for study, keys in outdated(run, dataset.whole).items():
+        if prune:
+            forget(run, keys)
+            say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in the data and were forgotten.")
+        else:
+            say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in these data; they still count in figures. If "
+                "the data were edited, prune=True (--prune) takes them out.")
+
 # %% ../nbs/09_score.ipynb #as-scorer
 def _as_scorer(scorer, dataset: Dataset, format: str, max_tokens: int | None) -> Scorer:
     "A scorer from what `score` takes."
@@ -225,6 +240,7 @@ def score(
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
     restart: bool = False,  # True: score these transcripts anew, replacing what is stored of them
+    prune: bool = False,  # True: forget what is stored of the studies of the data and is no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress
     limits: Limits | None = None,  # when a shard is closed; None: as in settings.ini
 ) -> pd.DataFrame:  # one row a study, from summary.summarise_scores
@@ -236,6 +252,7 @@ def score(
     scorer = _as_scorer(scorer, dataset, format, max_tokens)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
+    _look_for_outdated(run, dataset, prune, say)
     plan = make_plan(scorer, run, dataset, restart)
     if checked := prove(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")

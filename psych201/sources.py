@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,6 +23,10 @@ from .transcripts import DataError, Transcript, parse_record
 
 # %% ../nbs/03a_sources.ipynb #report-callable-dataerror-none
 Report = Callable[[DataError], None]  # what is done with an error: raise it or note it
+
+
+def _ignore(error: DataError) -> None:
+    "A report that goes nowhere, for a first look."
 
 # %% ../nbs/03a_sources.ipynb #decode-line
 def _decode_line(line: bytes, number: int, source: str) -> object:
@@ -153,16 +158,37 @@ def _without_twins(files: list[JsonlFile], report: Report) -> list[JsonlFile]:
         kept.append(file)
     return kept
 
+# %% ../nbs/03a_sources.ipynb #all-paths
+def _all_paths(folder: Path) -> list[Path]:
+    "All .jsonl and .zip files of a folder and below, but for hidden ones."
+    shown = lambda path: not any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+    return sorted(path for path in folder.rglob("*")
+                  if (_is_jsonl(path.name) or path.suffix.lower() == ".zip") and shown(path) and path.is_file())
+
 # %% ../nbs/03a_sources.ipynb #transcript-paths
 def _transcript_paths(folder: Path) -> list[Path]:
     "The .jsonl and .zip files of a study: its own, or those of its folders if it has none."
-    def found(paths) -> list[Path]:
-        return sorted(path for path in paths if path.is_file() and (_is_jsonl(path.name) or path.suffix.lower() == ".zip"))
+    paths = [folder] if folder.is_file() else _all_paths(folder)
+    return [path for path in paths if path.parent == folder] or paths
 
-    if folder.is_file():
-        return [folder]
-    return found(folder.iterdir()) or found(path for path in folder.rglob("*") if not any(
-        part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts))
+# %% ../nbs/03a_sources.ipynb #unread-below
+def _looks_like_transcripts(file: JsonlFile) -> bool:
+    "True if the first record of a file has a text."
+    try:
+        with opened(file) as stream:
+            return any("text" in record for _, record in islice(read_jsonl(stream, file.name, _ignore), 1) if isinstance(record, dict))
+    except DataError:
+        return False
+
+
+def _unread(folder: Path, report: Report) -> list[Path]:
+    "Files below a study with transcripts of its own; those that hold transcripts too are reported."
+    paths = [] if folder.is_file() else sorted(set(_all_paths(folder)) - set(_transcript_paths(folder)))
+    for path in paths:
+        files = [JsonlFile(path)] if _is_jsonl(path.name) else _members(path, _ignore)
+        if any(map(_looks_like_transcripts, files)):
+            report(DataError(folder, f"holds transcripts itself, and more in {path}; move one of them away, or give the two one by one."))
+    return paths
 
 # %% ../nbs/03a_sources.ipynb #study-files
 def study_files(
@@ -273,27 +299,20 @@ def _is_study(folder: Path) -> bool:
     "True for a folder that holds a .jsonl or a .zip."
     return any(path.parent == folder for path in _transcript_paths(folder))
 
-# %% ../nbs/03a_sources.ipynb #check-one-or-many
-def _check_one_or_many(folder: Path, inside: list[Path], report: Report) -> None:
-    "Reports a folder that holds transcripts itself and in its folders."
-    if any(any(path.glob("prompts*.*")) for path in inside):
-        report(DataError(folder, "holds .jsonl or .zip files and folders of studies; move the files away, "
-                         "or give the studies one by one."))
-
 # %% ../nbs/03a_sources.ipynb #load-folder
 def load_folder(
     folder: Path,  # a study, a folder of studies, or a snapshot of a hub data set
     report: Report,
-) -> tuple[list[Transcript], list[str]]:  # and the folders without transcripts
+) -> tuple[list[Transcript], list[str]]:  # and the files and folders that were not read
     "Everything that a folder holds."
     if _parquet_files(folder):
         return load_hub(folder, report), []
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if _is_study(folder):
-        _check_one_or_many(folder, inside, report)
-        return read_study(folder, report), []
+        unread = _unread(folder, report)
+        return read_study(folder, report), list(map(str, unread))
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     studies = [path for path in inside if _transcript_paths(path)]
     if not studies:
         report(DataError(folder, "holds no study: neither .jsonl, .zip or Parquet files, nor folders with them."))
-    transcripts = [transcript for path in studies for transcript in read_study(path, report)]
-    return transcripts, [str(path) for path in inside if path not in studies]
+    unread = [path for path in inside if path not in studies] + [path for study in studies for path in _unread(study, report)]
+    return [transcript for path in studies for transcript in read_study(path, report)], sorted(map(str, unread))

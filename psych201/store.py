@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONDITIONS', 'save_facts', 'choose_probes', 'save_probe', 'read_probe', 'retried', 'Run', 'describe', 'read_runs',
-           'check_together', 'shard_path', 'write_shard', 'drop_hidden', 'missing_from', 'save_shard', 'find_shards',
-           'read_facts', 'scan_scores', 'read_scores', 'read_conditions']
+           'check_together', 'shard_path', 'write_shard', 'take_out', 'drop_hidden', 'missing_from', 'save_shard',
+           'find_shards', 'read_facts', 'scan_scores', 'read_scores', 'read_conditions']
 
 # %% ../nbs/08a_store.ipynb #imports
 import json
@@ -167,17 +167,25 @@ def write_shard(
     return shard
 
 # %% ../nbs/08a_store.ipynb #drop-hidden
+def take_out(
+    run: Run,
+    old: Shard,
+    keys: Iterable[str],  # of transcripts
+) -> None:
+    "Writes a shard anew without some transcripts, then removes the old file."
+    if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
+        rows = pl.read_parquet(old.path).filter(pl.col("transcript").is_in(list(left)))
+        write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left])
+    old.path.unlink(missing_ok=True)
+
+
 def drop_hidden(
     run: Run,
 ) -> None:
     "Takes transcripts that a newer shard holds out of older ones."
-    shards = run.shards()
-    for path, keys in hidden(shards).items():
-        old = next(shard for shard in shards if shard.path == path)
-        if left := {key: digest for key, digest in old.inputs.items() if key not in keys}:
-            rows = pl.read_parquet(path).filter(~pl.col("transcript").is_in(list(keys)))
-            write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left])
-        path.unlink(missing_ok=True)
+    shards = {shard.path: shard for shard in run.shards()}
+    for path, keys in hidden(shards.values()).items():
+        take_out(run, shards[path], keys)
 
 # %% ../nbs/08a_store.ipynb #now
 def _now(run: Run) -> int:
@@ -227,13 +235,15 @@ def find_shards(
     formats: Sequence[str] | None = None,  # None: all
 ) -> list[Shard]:
     "The shards of a store; raises `StoreError` if there are none, or none of a model asked for."
-    found = [shard for shard in retried(lambda: read_shards(store)) if (models is None or shard.model in models)
-             and (formats is None or shard.identity.must["format"] in formats)]
-    if missing := sorted(set(models or ()) - {shard.model for shard in found}):
-        raise StoreError(f"{store} holds no scores of {', '.join(missing)}; run `psych201 score` for it first.")
-    if not found:
-        raise StoreError(f"{store} holds no scores; run `psych201 score MODEL --output FOLDER` first.")
-    return found
+    there = [shard for shard in retried(lambda: read_shards(store)) if formats is None or shard.identity.must["format"] in formats]
+    if not there:
+        of_format = f" in the format {' or '.join(formats)}" if formats else ""
+        raise StoreError(f"{store} holds no scores{of_format}; run `psych201 score MODEL --output FOLDER` first.")
+    known = {shard.model for shard in there}
+    if missing := sorted(set(models or ()) - known):
+        raise StoreError(f"{store} holds no scores of {', '.join(missing)}, only of {', '.join(sorted(known))}; run "
+                         "`psych201 score` for what is missing first.")
+    return [shard for shard in there if models is None or shard.model in models]
 
 # %% ../nbs/08a_store.ipynb #read-facts
 def read_facts(

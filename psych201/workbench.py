@@ -42,6 +42,7 @@ OPTIONS = {
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=_whole_number, metavar="N", help="longest input in tokens (0: the context window; default: settings.ini)"),
     "--restart": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
+    "--prune": dict(action="store_true", default=None, help="forget scores of transcripts that are no longer in the data (edited, removed)"),
 }  # the shared options: name -> arguments of argparse
 
 # %% ../nbs/13_workbench.ipynb #options-2
@@ -138,6 +139,8 @@ def _report_scores(outcome: Outcome, output: Path, dataset, format: str) -> int:
     if outcome.notebooks:
         table = _table(outcome.notebooks, output / "scores", dataset, format)
         print(f"\n{table.round(3).to_string(index=False)}")
+        if dataset.problems:
+            print(f"{len(dataset.problems)} records of the data could not be read; `psych201 data` lists them.")
         if not table["scored"].sum():
             print("Warning: not one response was scored; the column left_out counts them, the notebooks name the reasons.", file=sys.stderr)
             return 1
@@ -155,7 +158,7 @@ def _score_command(arguments: argparse.Namespace) -> int:
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision)
     make_folder(output)
-    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "restart")
+    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format)
 
@@ -172,16 +175,26 @@ def _figure_numbers(output: Path) -> str:
     columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll", "nats_per_token"]
     return pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3).to_string(index=False)
 
+# %% ../nbs/13_workbench.ipynb #stored-names
+def _stored_names(names: Iterable[str] | None) -> list[str] | None:
+    "The names of models as a store has them."
+    from psych201.cards import check_name
+
+    return [check_name(name) if Path(name).exists() else name for name in names] if names else None
+
 # %% ../nbs/13_workbench.ipynb #paper-command
 def _paper_command(arguments: argparse.Namespace) -> int:
     "psych201 paper: draws the figures from a store of scores."
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
-    scores = Path(arguments.scores or output / "scores")
+    scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
     from psych201.store import find_shards
+    from psych201.upkeep import version_notes
 
-    find_shards(scores, arguments.models)
+    find_shards(scores, models)
+    for note in version_notes(scores, models):
+        print(note, file=sys.stderr)
     copy = run_notebook("nll_by_size", output / "notebooks" / "nll_by_size.ipynb",
-                        {"data": str(scores), "output": str(output), **_given(arguments, "models")}, verbose=False)
+                        {"data": str(scores), "output": str(output), "models": models or []}, verbose=False)
     print(f"Figures:   {output / 'figures' / 'nll_by_size.png'} (and .pdf, nll_by_study)\n"
           f"Tables:    {output / 'tables'}\nNotebook:  {copy}\n\n{_figure_numbers(output)}")
     return 0
@@ -194,7 +207,7 @@ def _data_command(arguments: argparse.Namespace) -> int:
     dataset = data.load(arguments.sources or default_sources(), on_error="collect")
     print(data.summarise(dataset).to_string() if len(dataset) else "No transcripts.")
     for name in dataset.passed_over:
-        print(f"passed over (no transcripts): {name}")
+        print(f"passed over: {name}")
     if dataset.problems:
         print(*dataset.problems, f"{len(dataset.problems)} problems.", sep="\n", file=sys.stderr)
     return 1 if dataset.problems else 0

@@ -268,6 +268,31 @@ def test_studies_in_folders_and_capitals(tmp_path):
     assert loaded.passed_over == []
 
 
+@pytest.mark.parametrize("name", ["exp2/prompts.jsonl", "exp2/PROMPTS.JSONL", "exp2/session.jsonl", "a/b/c.zip"])
+@pytest.mark.parametrize("many", [False, True])
+def test_more_transcripts_below_a_study_are_not_lost(tmp_path, name, many):
+    "Raw data below a study are named and left alone; transcripts there are an error, also in a folder of studies."
+    study = tmp_path / "studies" / "study1" if many else tmp_path / "study1"
+    path = study / name
+    path.parent.mkdir(parents=True)
+    record = json.dumps({"text": "x <<1>>", "experiment": "e", "participant": 1})
+    (study / "prompts.jsonl").write_text(record)
+
+    def write(content: str) -> None:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("raw.jsonl", content)
+        else:
+            path.write_text(content)
+
+    write('{"trial": 1}')
+    loaded = data.load(study.parent if many else study)
+    assert len(loaded) == 1 and loaded.passed_over == [str(path)]
+    write(record.replace("1>>", "2>>"))
+    with pytest.raises(DataError, match="holds transcripts itself, and more in .*" + path.name):
+        data.load(study.parent if many else study)
+
+
 def test_a_data_set_prints_as_one_line():
     sample = data.load("sample")
     assert repr(sample) == "Dataset(20 transcripts, 2 studies, 640 responses)" and "\n" not in str(sample)

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
-from psych201 import data, models, scorers, score, shards, store
+from psych201 import data, formats, models, proof, score, scorers, shards, store
 from psych201.models import Card
 from psych201.scorers import LanguageModelScorer
 from psych201.score import Limits
@@ -237,6 +237,34 @@ def test_the_identity_has_exactly_these_keys(scorer):
     assert not any(value is None for value in [*identity.must.values(), *identity.proved.values()])
 
 
+@pytest.mark.parametrize("key, change", [
+    ("weights", lambda scorer, patch: replace(scorer, language_model=replace(scorer.language_model, revision="other"))),
+    ("config", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "rms_norm_eps", 0.5)),
+    ("tokenizer", lambda scorer, patch: replace(scorer, language_model=replace(scorer.language_model, tokenizer_hash="other"))),
+    ("dtype", lambda scorer, patch: patch.setattr(models.LanguageModel, "dtype", property(lambda self: "float16"))),
+    ("format", lambda scorer, patch: (patch.setitem(formats.FORMATS, "another", formats.plain), replace(scorer, format="another"))[1]),
+    ("max_tokens", lambda scorer, patch: replace(scorer, max_tokens=40)),
+    ("attention", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "_attn_implementation_internal", "eager")),
+    ("torch", lambda scorer, patch: patch.setattr(scorers.torch, "__version__", "9.9")),
+    ("transformers", lambda scorer, patch: patch.setattr(scorers.transformers, "__version__", "9.9")),
+    ("tokenizers", lambda scorer, patch: patch.setattr(scorers.tokenizers, "__version__", "9.9")),
+])
+def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, key, change):
+    "The thing itself is changed, and its key, and no other, changes with it."
+    before = scorer.identity()
+    after = (change(scorer, monkeypatch) or scorer).identity()
+    old, new = before.must | before.proved, after.must | after.proved
+    assert {name for name in old if old[name] != new[name]} == {key}
+
+
+@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "models", "kernels", "scorers"])
+def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
+    before = scorers.source_hash.__wrapped__()
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == f"{module}.py" else b""))
+    assert scorers.source_hash.__wrapped__() != before
+
+
 @pytest.mark.parametrize("key", sorted(MUST - {"format", "rule"}))
 def test_what_must_match_is_refused_where_it_differs(tmp_path, scorer, monkeypatch, key):
     run_score(scorer, dataset(1), tmp_path)
@@ -396,6 +424,42 @@ def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 2
 
 
+def test_another_input_is_noticed_by_the_proof(tmp_path, scorer, monkeypatch):
+    "The code changes, and with it the input of stored transcripts that today's data do not hold; the numbers would agree."
+    run_score(scorer, dataset(2), tmp_path)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    digest = LanguageModelScorer.digest
+    monkeypatch.setattr(LanguageModelScorer, "digest", lambda self, transcript: digest(self, transcript)[::-1])
+    with pytest.raises(StoreError, match="is not put to tiny-.* as it was"):
+        run_score(scorer, dataset(2, "frey2017"), tmp_path)
+
+
+def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
+    "The shard with the shortest transcript still holds; another does not."
+    people = data.Dataset([session(n, trials=n + 2) for n in range(3)])
+    run_score(scorer, people, tmp_path, limits=Limits(1))
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    original = scorers._join
+    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+        nll=pl.when(pl.col("response_index") == 3).then(pl.col("nll") + 0.1).otherwise("nll")))
+    with pytest.raises(StoreError, match="response 3 of"):
+        run_score(scorer, people, tmp_path)
+
+
+def test_bounds_of_a_proof():
+    "What the rounding of a dtype does to a response of some tokens, with room to spare, and no more."
+    assert [proof.bound_of({"dtype": name}) for name in ("float32", "float16", "bfloat16")] == [1e-4, 0.05, 0.5]
+    assert proof.bound_of({}) == 1e-4
+
+
+def test_a_transcript_without_responses_can_be_proved(tmp_path, scorer, monkeypatch):
+    people = data.Dataset([Transcript("Nobody answers.", "wulff2020", "exp1", "1", 0)])
+    run_score(scorer, people, tmp_path)
+    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    run_score(scorer, people, tmp_path)
+    assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
+
+
 def test_a_killed_restart_goes_on_after_another_change(tmp_path, scorer, monkeypatch):
     "Killed half-way, then the code changes: the same command does everything that is not of the present code."
     run_score(scorer, dataset(4), tmp_path)
@@ -427,6 +491,41 @@ def test_a_restart_of_one_study_leaves_the_others(tmp_path, scorer):
     assert rows(tmp_path) == before
 
 
+def test_a_part_of_the_data_makes_nothing_outdated(tmp_path, scorer, capsys):
+    "A quick look at one study and two of its sessions; the rest is in the data all the same, other studies are none of its business."
+    whole = data.Dataset([*dataset(4), *dataset(2, "frey2017")])
+    run_score(scorer, whole, tmp_path)
+    before = rows(tmp_path)
+    score.score(scorer, data.select(whole, ["wulff2020"], 2), tmp_path, progress="lines", prune=True)
+    assert rows(tmp_path) == before and "not in the" not in capsys.readouterr().err
+    score.score(scorer, dataset(3), tmp_path, progress="lines")
+    assert "1 stored transcripts of wulff2020 are not in these data" in capsys.readouterr().err and rows(tmp_path) == before
+    score.score(scorer, dataset(3), tmp_path, progress="lines", prune=True)
+    assert "were forgotten" in capsys.readouterr().err
+    assert rows(tmp_path) == [row for row in before if row[5] != "3"]
+
+
+def test_a_restart_replaces_what_it_was_asked_for_and_no_more(tmp_path, scorer):
+    "A process that restarts one transcript, while another adds a second of the same study: both stay."
+    run_score(scorer, dataset(3), tmp_path)
+    written = {key: shard.written for key, shard in store.Run(tmp_path, scorer.name, scorer.identity()).held().items()}
+    run_score(scorer, data.Dataset(dataset(3)[1:2]), tmp_path, restart=True)
+    again = {key: shard.written for key, shard in store.Run(tmp_path, scorer.name, scorer.identity()).held().items()}
+    assert {key for key in written if written[key] != again[key]} == {dataset(3)[1].key}
+
+
+def test_formats_are_read_apart(tmp_path, scorer, monkeypatch):
+    monkeypatch.setitem(formats.FORMATS, "another", formats.plain)
+    for name in ("plain", "another"):
+        run_score(replace(scorer, format=name), dataset(2), tmp_path)
+    assert {shard.identity.must["format"] for shard in store.find_shards(tmp_path, formats=["plain"])} == {"plain"}
+    assert store.read_scores(tmp_path, formats=["another"])["format"].unique().to_list() == ["another"]
+    with pytest.raises(StoreError, match="no scores in the format third"):
+        store.find_shards(tmp_path, formats=["third"])
+    with pytest.raises(StoreError, match=f"no scores of big, only of {scorer.name}"):
+        store.find_shards(tmp_path, ["big"])
+
+
 def test_names_are_enough(tmp_path):
     "A model and a data set by their names."
     summary = score.score("tiny-gemma", "sample", tmp_path, progress="none")
@@ -453,6 +552,13 @@ def test_an_old_store_is_told_apart(tmp_path, scorer):
         with pytest.raises(StoreError, match="schema 1.*reads schema 2; score into another output folder"):
             attempt()
     assert not (tmp_path / "responses").exists()
+
+
+def test_another_schema_with_the_same_columns_is_told_apart(tmp_path, scorer, monkeypatch):
+    run_score(scorer, dataset(1), tmp_path)
+    monkeypatch.setattr(shards, "SCHEMA_VERSION", 3)
+    with pytest.raises(StoreError, match="schema 2.*reads schema 3"):
+        store.read_scores(tmp_path)
 
 
 def test_damage_is_named(tmp_path, scorer):

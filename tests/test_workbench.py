@@ -30,11 +30,13 @@ def run(capsys):
 
 
 def test_one_failing_model_does_not_stop_the_others(tmp_path, run):
-    (tmp_path / "nothing").mkdir()
-    status, out, err = run("score", "tiny-llama", str(tmp_path / "nothing"), "tiny-gemma", "--data", "sample",
+    "One of them is a folder whose configuration is none: seen only when it is loaded."
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    status, out, err = run("score", "tiny-llama", str(tmp_path / "broken"), "tiny-gemma", "--data", "sample",
                            "--transcripts", "1", "--output", str(tmp_path / "out"))
     assert status == 1
-    assert "1 of 3 models failed" in err and "holds no config.json" in err
+    assert "1 of 3 models failed" in err and "could not be loaded from the folder" in err
     assert set(store.read_scores(tmp_path / "out" / "scores")["model"]) == {"tiny-llama", "tiny-gemma"}
     kept = sorted(path.name for path in (tmp_path / "out" / "notebooks").iterdir())
     assert len(kept) == 3 and [name.split("-sample-")[0] for name in kept if "failed" not in name] == [
@@ -63,6 +65,7 @@ ONE_LINE = {
     "holds no scores": ["paper", "--output", "OUT"],
     "Did you mean tiny-llama?": ["score", "tiny-lama"],
     "There is no folder set": ["score", "tiny-llama", "set"],
+    "The folder / holds no config.json": ["score", "tiny-llama", "/"],
     "my_stduy: does not exist": ["score", "tiny-llama", "--data", "sample", "my_stduy"],
     "No study 'bandit' here": ["score", "tiny-llama", "--data", "sample", "--studies", "bandit"],
     "No format 'chat'": ["score", "tiny-llama", "--format", "chat"],
@@ -176,6 +179,33 @@ def test_spellings_of_a_folder_are_one_model(tmp_path, run, monkeypatch, tiny):
     assert run("score", "a/m", "./a/m", "a/m/", str(tmp_path / "a" / "m"), *words)[0] == 0
     assert store.read_scores("out/scores")["model"].unique().to_list() == ["a/m"]
     assert len(list((tmp_path / "out" / "notebooks").iterdir())) == 1
+    status, out, err = run("paper", "--models", str(tmp_path / "a" / "m"), "--output", "out")
+    assert status == 0 and " a/m" in out, err
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    assert workbench.check_models(["../a/m", str(tmp_path / "a" / "m")]) == [str(tmp_path / "a" / "m")]
+
+
+def test_edited_data_are_noticed_and_pruned(tmp_path, run):
+    "A session is edited after it was scored; another command, and the figure, say so; --prune takes the old text out."
+    study = tmp_path / "my_study" / "prompts.jsonl"
+    study.parent.mkdir()
+    line = lambda who, say: json.dumps({"text": f"{say}: <<{who}>>.", "experiment": "e", "participant": who}) + "\n"
+    words = ["score", "tiny-llama", "baseline:uniform", "--data", str(study.parent), "--output", str(tmp_path / "out")]
+    study.write_text(line("sun", "Say") + line("rain", "Sya"))
+    assert run(*words)[0] == 0
+    study.write_text(line("sun", "Say") + line("rain", "Say") + "not JSON\n")
+    status, out, err = run(*words)
+    assert status == 0 and "tiny-llama: 1 stored transcripts of my_study are not in these data" in err
+    assert "1 records of the data could not be read" in out
+    assert "of 1 records of my_study two texts are scored" in run("paper", "--output", str(tmp_path / "out"))[2]
+    status, out, err = run(*words, "--prune")
+    assert status == 1 and "1 records of the data cannot be read" in err  # what it held may be stored
+    study.write_text(line("sun", "Say") + line("rain", "Say"))
+    assert run(*words, "--prune")[0] == 0
+    left = store.read_scores(tmp_path / "out" / "scores").select("model", "participant", "response").rows()
+    assert left == [(model, *rest) for model in ("baseline:uniform", "tiny-llama") for rest in (("sun", "sun"), ("rain", "rain"))]
+    assert "two texts" not in run("paper", "--output", str(tmp_path / "out"))[2]
 
 
 def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch):
