@@ -16,6 +16,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
 
+from .attention import use_own_attention
 from .cards import PACKAGED, Card, ModelError, did_you_mean, card, check_name
 from .settings import DTYPE_NAMES, load_settings
 from .weights import TINY, from_gguf, make_tiny, unpacked
@@ -181,6 +182,7 @@ def load(
     if getattr(model, "hf_device_map", None) is None:
         model = model.to(find_device(device))
     model = model.eval().requires_grad_(False)
+    use_own_attention(model)
     size_b = described.size_b or sum(parameter.numel() for parameter in model.parameters()) / 1e9
     commit = getattr(model.config, "_commit_hash", None)
     return LanguageModel(model, tokenizer, replace(described, size_b=size_b),

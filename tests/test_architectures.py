@@ -1,0 +1,126 @@
+"""Our attention gives what transformers' own gives, for every kind of model it is used with; the others keep theirs."""
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from psych201 import attention
+
+WORDS, WINDOW = 331, 24
+SIZE = dict(vocab_size=WORDS, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2)
+MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
+EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+
+OWN = {  # configuration in transformers -> what makes it special
+    "Llama": {}, "Qwen2": dict(use_sliding_window=True, max_window_layers=2, sliding_window=WINDOW), "Qwen3": dict(head_dim=8),
+    "Olmo2": {}, "Olmo3": MIXED, "Mistral": dict(sliding_window=WINDOW, head_dim=8), "Gemma": dict(head_dim=8),
+    "Gemma3Text": MIXED | dict(head_dim=8, final_logit_softcapping=3.0, query_pre_attn_scalar=8),
+    "GPT2": dict(n_positions=512, n_embd=32, n_layer=4, n_head=4), "SmolLM3": {}, "Phi3": dict(sliding_window=WINDOW),
+    "Granite": dict(logits_scaling=4.0, embedding_multiplier=2.0, residual_multiplier=0.5, attention_multiplier=0.2),
+    "Cohere2": MIXED | dict(logit_scale=0.4, head_dim=8), "Starcoder2": dict(sliding_window=WINDOW),
+    "Mixtral": dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW), "Qwen3Moe": EXPERTS | dict(head_dim=8),
+}
+THEIRS = {
+    "Gemma2": MIXED | dict(head_dim=8, final_logit_softcapping=5.0, attn_logit_softcapping=4.0, query_pre_attn_scalar=8),
+    "GptOss": MIXED | dict(head_dim=8, num_local_experts=4, num_experts_per_tok=2),
+    "Qwen3_5Text": dict(head_dim=8, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
+                        linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"] * 2),
+    "Mamba": dict(state_size=4), "Bloom": dict(n_layer=2, n_head=4),
+}
+
+
+def build(name: str) -> torch.nn.Module:
+    "A random model with large weights, so that a wrong mask or position shows."
+    config = getattr(transformers, f"{name}Config")(**SIZE | (OWN | THEIRS)[name])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def logprobs(model, ids: torch.Tensor, **how) -> np.ndarray:
+    return model(input_ids=ids[None], use_cache=False, **how).logits[0].log_softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_equal_to_both_ways_of_transformers(name):
+    "At lengths below, at and above the window (24), and at whole blocks of 64 behind it and beside them."
+    model = build(name)
+    generator = torch.Generator().manual_seed(0)
+    for length in (2, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 63, WINDOW + 64, WINDOW + 65, 200):
+        ids = torch.randint(3, WORDS, (length,), generator=generator)
+        found = {}
+        for way in ("eager", "sdpa", attention.NAME):
+            model.set_attn_implementation(way)
+            found[way] = logprobs(model, ids)
+        assert np.std(found["eager"]) > 0.4, "a model this flat would hide mistakes"
+        for way in ("eager", "sdpa"):
+            np.testing.assert_allclose(found[attention.NAME], found[way], rtol=0, atol=1e-4, err_msg=f"{length} {way}")
+    assert attention.why_not(model.config) is None
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_packed_texts_do_not_see_each_other(name):
+    model = build(name)
+    assert attention.use_own_attention(model)
+    lengths = [1, 30, 130, 24]
+    texts = torch.randint(3, WORDS, (sum(lengths),), generator=torch.Generator().manual_seed(1)).split(lengths)
+    alone = np.concatenate([logprobs(model, text) for text in texts])
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    with attention.packed(np.cumsum(lengths).tolist()):
+        together = logprobs(model, torch.cat(texts), position_ids=positions)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_not_ours_to_do_stays_right(name):
+    "Padding on both sides, and a text read in two parts with a cache."
+    model = build(name)
+    ids = torch.randint(3, WORDS, (90,), generator=torch.Generator().manual_seed(2))
+    expected = logprobs(model, ids)
+    assert attention.use_own_attention(model)
+    first = model(input_ids=ids[None, :50], use_cache=True)
+    rest = model(input_ids=ids[None, 50:], past_key_values=first.past_key_values).logits[0].log_softmax(-1)
+    np.testing.assert_allclose(rest, expected[50:], rtol=0, atol=1e-4)
+    padded, mask, positions = torch.zeros(2, 95, dtype=torch.long), torch.zeros(2, 95, dtype=torch.long), torch.zeros(2, 95, dtype=torch.long)
+    for row, where in enumerate((slice(5, 95), slice(0, 90))):
+        padded[row, where], mask[row, where], positions[row, where] = ids, 1, torch.arange(90)
+    found = model(input_ids=padded, attention_mask=mask, position_ids=positions, use_cache=False).logits.log_softmax(-1)
+    for row, where in enumerate((slice(5, 95), slice(0, 90))):
+        np.testing.assert_allclose(found[row, where], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_others_keep_their_own(name):
+    model = build(name)
+    ids = torch.randint(3, WORDS, (90,), generator=torch.Generator().manual_seed(3))
+    expected, before = logprobs(model, ids), model.config._attn_implementation
+    assert not attention.use_own_attention(model) and attention.why_not(model.config)
+    assert model.config._attn_implementation == before
+    np.testing.assert_array_equal(logprobs(model, ids), expected)
+
+
+def test_a_model_that_also_takes_images():
+    "Its language model attends by our function, its other part as before, since that looks in both directions."
+    text = transformers.Gemma3TextConfig(**SIZE | OWN["Gemma3Text"])
+    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    config = transformers.Gemma3Config(text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4, image_token_index=5)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
+    ids = torch.randint(6, WORDS, (90,), generator=torch.Generator().manual_seed(4))
+    image, seen = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(5)), ids.clone()
+    seen[10:14] = 5
+    kinds = (seen == 5).long()[None]
+    expected = logprobs(model, ids), logprobs(model, seen, pixel_values=image, token_type_ids=kinds)
+    assert attention.use_own_attention(model)
+    found = logprobs(model, ids), logprobs(model, seen, pixel_values=image, token_type_ids=kinds)
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_the_table_is_what_is_tested():
+    assert attention.TESTED == {build(name).config.get_text_config().model_type for name in OWN}
