@@ -1,11 +1,14 @@
 """NLLs against slower and plainer computations."""
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import transformers
 
 from conftest import encode
-from psych201 import data, kernels, models, tokens
+from psych201 import data, head, kernels, models, tokens
 
 
 def one_request_each(model, encoded) -> np.ndarray:
@@ -49,25 +52,99 @@ HEADS = {  # name in transformers -> what is special about its head
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_the_head_in_blocks_is_the_model_s_own(name, monkeypatch):
-    "Scales, soft caps and biases: scores from blocks of three positions equal those from logits at all positions."
-    config = getattr(transformers, f"{name}Config")(**SIZE | HEADS[name])
+def random_model(name: str, options: dict) -> torch.nn.Module:
+    "With large weights, so that mistakes show; biases too."
+    config = getattr(transformers, f"{name}Config")(**SIZE | options)
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    ids, start = np.random.default_rng(0).integers(3, 331, 60), np.arange(4, 56, 7)
-    encoded = tokens.Tokens(ids, start, start + 2, start + 3)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def some_responses(n: int = 60, words: int = 331) -> tokens.Tokens:
+    "Responses of two tokens all over a text."
+    start = np.arange(4, n - 4, 7)
+    return tokens.Tokens(np.random.default_rng(0).integers(3, words, n), start, start + 2, start + 3)
+
+
+def from_all_logits(model, encoded) -> dict[str, np.ndarray]:
+    "NLL and the rest from the model's logits at all positions, in float64."
     with torch.inference_mode():
-        logprob = model(input_ids=torch.from_numpy(ids)[None]).logits[0].double().log_softmax(-1)
-    expected = [-sum(logprob[t - 1, ids[t]].item() for t in (a, a + 1)) for a in start]
+        logits = model(input_ids=torch.from_numpy(encoded.ids)[None], use_cache=False).logits[0].double()
+    logprob = logits.log_softmax(-1)
+    each = lambda a, b: -sum(logprob[t - 1, encoded.ids[t]].item() for t in range(a, b))
+    first = logprob[encoded.start - 1]
+    return dict(
+        nll=[each(a, b) for a, b in zip(encoded.start, encoded.end)],
+        close_nll=[each(a, b) for a, b in zip(encoded.end, encoded.close)],
+        argmax_right=[all(logits[t - 1].argmax() == encoded.ids[t] for t in range(a, b)) for a, b in zip(encoded.start, encoded.end)],
+        first_entropy=-(first.exp() * first).sum(-1).numpy())
+
+
+def compare(scores, expected: dict, atol: float = 1e-4) -> None:
+    for name, values in expected.items():
+        np.testing.assert_allclose(getattr(scores, name), values, rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
+    "Scales, soft caps and biases: by the head in small blocks of rows and words, and from the model's logits in blocks."
+    model, encoded = random_model(name, HEADS[name]), some_responses()
+    expected = from_all_logits(model, encoded)
+    assert np.std(expected["nll"]) > 0.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(kernels.score_tokens(model, encoded), expected)
+    monkeypatch.setattr(head, "_ROWS", 5)
+    monkeypatch.setattr(head, "_BLOCK", 5 * 64)
+    compare(kernels.score_tokens(model, encoded), expected)
     sizes, original = [], kernels.token_statistics
     monkeypatch.setattr(kernels, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
+    monkeypatch.setattr(kernels, "_HEADS", {model: None})
     monkeypatch.setattr(kernels, "_LOGITS", 3 * 331)
-    np.testing.assert_allclose(kernels.score_tokens(model, encoded).nll, expected, rtol=0, atol=1e-4)
+    compare(kernels.score_tokens(model, encoded), expected)
     assert sizes == [3] * 8
     monkeypatch.setattr(kernels, "_LOGITS", 10**6)
-    np.testing.assert_allclose(kernels.score_tokens(model, encoded).nll, expected, rtol=0, atol=1e-4)
+    compare(kernels.score_tokens(model, encoded), expected)
     assert sizes[8:] == [24]
+
+
+@pytest.mark.parametrize("change", [dict(multiplier=0.5), dict(softcap=2.0), dict(bias=torch.linspace(0, 1, 331)), dict(weight=torch.ones(331, 8))])
+def test_a_head_that_is_not_the_model_s_is_noticed(monkeypatch, change):
+    "A configuration that does not tell all: the model's own logits are taken, and a warning says so."
+    model, encoded = random_model("Llama", {}), some_responses()
+    expected, found = from_all_logits(model, encoded), head.find_head(model)
+    monkeypatch.setattr(kernels, "find_head", lambda model: replace(found, **change))
+    with pytest.warns(UserWarning, match="LlamaForCausalLM is scored from its own logits"):
+        compare(kernels.score_tokens(model, encoded), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_head_of_half_weights_is_multiplied_in_float32(dtype):
+    "Held against the same rounded weights in float32; the model's own logits would be off by more."
+    model, encoded = random_model("Llama", {}).to(dtype), some_responses()
+    positions = np.arange(1, len(encoded))
+    with torch.inference_mode():
+        hidden = model.base_model(input_ids=torch.from_numpy(encoded.ids)[None], use_cache=False).last_hidden_state[0, :-1]
+    exact = (hidden.double() @ model.lm_head.weight.double().T).log_softmax(-1)[positions - 1, encoded.ids[1:]]
+    targets = torch.from_numpy(encoded.ids[1:])
+    by_head = head.linear_logprob(head.find_head(model), hidden, targets).logprob
+    own = head.token_statistics(model.lm_head(hidden), targets).logprob
+    assert (by_head - exact).abs().max() < 1e-4 < (own - exact).abs().max()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernels.score_tokens(model, encoded)
+
+
+def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
+    "Of 1,500 positions and 5,000 words no more than 2^20 logits exist at a time; all would be seven times that."
+    largest, mm = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *arguments, **options: largest.append(options["out"].numel()) or mm(*arguments, **options))
+    weight, hidden = torch.randn(5_000, 8), torch.randn(1_500, 8)
+    head.linear_logprob(head.Head(weight), hidden, torch.zeros(1_500, dtype=torch.long))
+    assert max(largest) <= 1 << 20 and sum(largest) == 1_500 * 5_000
 
 
 def test_nothing_predicts_the_first_token(tiny):
@@ -80,14 +157,14 @@ def test_nothing_predicts_the_first_token(tiny):
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
     encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
-    before, original = kernels.score_tokens(tiny.model, encoded).nll, kernels.token_statistics
+    before, original = kernels.score_tokens(tiny.model, encoded).nll, kernels.linear_logprob
 
-    def infinite(logits, targets):
-        logprob, *others = original(logits, targets)
-        logprob[0] = -np.inf
-        return logprob, *others
+    def infinite(*arguments):
+        found = original(*arguments)
+        found.logprob[0] = -np.inf
+        return found
 
-    monkeypatch.setattr(kernels, "token_statistics", infinite)
+    monkeypatch.setattr(kernels, "linear_logprob", infinite)
     after = kernels.score_tokens(tiny.model, encoded).nll
     assert after[0] == np.inf
     np.testing.assert_array_equal(after[1:], before[1:])
@@ -157,9 +234,9 @@ def test_entropy_and_argmax(tiny):
 def test_log_sum_exp_is_float32_whatever_the_weights():
     "Logits that bfloat16 holds exactly, with a sum that it could not."
     logits = torch.zeros(1, 100_000, dtype=torch.bfloat16)
-    logprob, _, entropy = kernels.token_statistics(logits, torch.tensor([7]))
-    assert logprob[0] == pytest.approx(-np.log(100_000), abs=1e-4)
-    assert entropy[0] == pytest.approx(np.log(100_000), abs=1e-3)
+    found = head.token_statistics(logits, torch.tensor([7]))
+    assert found.logprob.item() == pytest.approx(-np.log(100_000), abs=1e-4)
+    assert found.entropy.item() == pytest.approx(np.log(100_000), abs=1e-3)
 
 
 def test_bfloat16_is_close(packaged):

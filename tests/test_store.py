@@ -88,7 +88,10 @@ def test_killed_at_random_moments(tmp_path, undisturbed, repetition):
         child = process(tmp_path, 60, "wulff2020", 3, wait=True)
         assert child.stdout.readline() == "ready\n"
         child.stdin.write("go\n"), child.stdin.flush()
-        time.sleep(chance.uniform(0.02, 0.4))
+        wanted = len(list(tmp_path.rglob("*.parquet"))) + chance.randrange(3)  # files there before the kill
+        while child.poll() is None and len(list(tmp_path.rglob("*.parquet"))) < wanted:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
         child.kill()
         kills += child.wait() == -signal.SIGKILL
         held = {key for shard in shards.read_shards(tmp_path) for key in shard.inputs}
@@ -257,7 +260,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "models", "kernels", "scorers"])
+@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "models", "head", "kernels", "scorers"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = scorers.source_hash.__wrapped__()
     read = Path.read_bytes
