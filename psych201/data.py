@@ -7,6 +7,7 @@ __all__ = ['by_study', 'summarise', 'Dataset', 'select', 'sample_path', 'load']
 
 # %% ../nbs/03_data.ipynb #import-hashlib
 import html
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .sources import Report, hub_id, load_folder, load_hub, read_study
+from .folders import hub_id, load_folder, load_hub
+from .sources import Report, read_study
 from .transcripts import DataError, Problem, Transcript
 
 # %% ../nbs/03_data.ipynb #by-study
@@ -115,12 +117,15 @@ def sample_path() -> Path:
     return Path(str(files("psych201"))) / "sample"
 
 # %% ../nbs/03_data.ipynb #load-one
-def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple[list[Transcript], list[str]]:
+def _load_one(source: str | Path, report: Report, revision: str | None, wanted: set[str] | None = None) -> tuple[list[Transcript], list[str]]:
     "The transcripts of one source, and what was passed over, by what kind of source it is."
-    path, name = sample_path() if source == "sample" else Path(source).expanduser(), hub_id(str(source))
+    if not str(source):
+        report(DataError("''", "is no source; is a variable of the shell empty?"))
+        return [], []
+    path, name = sample_path() if source == "sample" else Path(os.path.expanduser(source)), hub_id(str(source))
     is_alias = name != str(source)
     if path.is_dir() and not is_alias:
-        return load_folder(path, report)
+        return load_folder(path, report, wanted)
     if path.is_file() and path.suffix.lower() in (".jsonl", ".zip"):
         return read_study(path, report), []
     if is_alias or not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -133,14 +138,15 @@ def _load_one(source: str | Path, report: Report, revision: str | None) -> tuple
 def _new_studies(transcripts: list[Transcript], seen: set[str], source, report: Report) -> list[Transcript]:
     "The transcripts whose study was not seen before; each double study is reported."
     for study in sorted(set(by_study(transcripts)) & seen):
-        report(DataError(str(source), f"brings the study {study!r} a second time; rename one of the two."))
+        report(DataError(str(source), f"brings the study {study!r} a second time; give the folder that holds both files, or rename one of the "
+                         "two studies. (A source given twice counts once.)"))
     return [transcript for transcript in transcripts if transcript.study not in seen]
 
 # %% ../nbs/03_data.ipynb #load
 def load(
     source: str | Path | Iterable[str | Path] = "sample",  # sample, folder, file, alias or hub id, or several of them
     on_error: str = "raise",  # raise: stop at the first problem; collect: read what is good and list the rest
-    studies: Iterable[str] | None = None,  # names of studies; None: all
+    studies: list[str] | None = None,  # names of studies; of a folder only these are read; None: all
     transcripts: int | None = None,  # at most so many per study, evenly spread; None: all
     revision: str | None = None,  # of a hub data set
 ) -> Dataset:
@@ -154,8 +160,12 @@ def load(
             raise error
         loaded.problems.append(error.problem)
 
-    for one in [source] if isinstance(source, (str, Path)) else source:
-        found, passed_over = _load_one(one, report, revision)
+    sources = [source] if isinstance(source, (str, Path)) else list(dict.fromkeys(source))
+    wanted = None if studies is None else {studies} if isinstance(studies, str) else set(studies)
+    for one in sources:
+        found, passed_over = _load_one(one, report, revision, wanted)
         loaded.transcripts += _new_studies(found, set(by_study(loaded)), one, report)
         loaded.passed_over += passed_over
+    if wanted and not wanted <= set(by_study(loaded)):  # read everything, to say what there is
+        return select(load(sources, on_error, revision=revision), studies, transcripts)
     return select(loaded, studies, transcripts)

@@ -121,8 +121,9 @@ class Transcript:
 
     @property
     def person(self) -> str:
-        "Who answered: participants are numbered within experiments."
-        return f"{self.study}/{self.experiment}/{self.participant}"
+        "Who answered: participants are numbered within experiments; a slash in their number or in the study's name is escaped."
+        study, participant = (part.replace("%", "%25").replace("/", "%2F") for part in (self.study, self.participant))
+        return f"{study}/{self.experiment}/{participant}"
 
     @property
     def responses(self) -> list[str]:
@@ -199,13 +200,13 @@ def _reaction_times(record: dict) -> tuple | None:
     return tuple(times) if isinstance(times, (list, tuple)) else None
 
 # %% ../nbs/01_transcripts.ipynb #check-text
-def _check_text(text: str, source: str, line: int | None) -> None:
+def _check_text(text: str, source: str, line: int | None, field: str = "text") -> None:
     "Raises `DataError` for a text that cannot be encoded as UTF-8."
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = f"holds half a character (a lone surrogate) at character {error.start}"
-        raise DataError(source, f"{where}; write the file anew as UTF-8.", line, "text") from None
+        raise DataError(source, f"{where}; write the file anew as UTF-8.", line, field) from None
 
 # %% ../nbs/01_transcripts.ipynb #parse-record
 def parse_record(
@@ -220,11 +221,12 @@ def parse_record(
         raise DataError(source, f"is a JSON {type(record).__name__}, not an object with text, experiment "
                         "and participant.", line)
     text, experiment, participant = (_required(record, name, source, line) for name in _REQUIRED)
-    _check_text(text, source, line)
+    experiment, participant = _as_text(experiment), _as_text(participant)
+    for name, value in zip(_REQUIRED, (text, experiment, participant)):
+        _check_text(value, source, line, name)
     check_markers(text, source, line)
     times = _reaction_times(record)
     used = {"study": study, "RTs": record.get("RTs") if times else None}
     known = {name: value for name, value in record.items()
              if name not in _REQUIRED and not _is_missing(value) and value != used.get(name)}
-    return Transcript(text, study, _as_text(experiment), _as_text(participant),
-                      row, times, known)
+    return Transcript(text, study, experiment, participant, row, times, known)

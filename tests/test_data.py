@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psych201 import data, sources
+from psych201 import data, folders, sources
 from psych201.transcripts import DataError, MarkerError, find_responses
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
@@ -217,6 +217,7 @@ def test_the_hub_is_asked_for_the_published_names(monkeypatch):
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(folders, "_check_hub", lambda name, revision: None)
     for name, full in (("psych201", ""), ("psych201-test", "-test"), ("psych201-discrete", "-discrete"),
                        ("psych201-discrete-test", "-discrete-test"), ("marcelbinz/Psych-201-test", "-test")):
         (transcript,) = data.load(name, revision="main")
@@ -291,6 +292,96 @@ def test_more_transcripts_below_a_study_are_not_lost(tmp_path, name, many):
     write(record.replace("1>>", "2>>"))
     with pytest.raises(DataError, match="holds transcripts itself, and more in .*" + path.name):
         data.load(study.parent if many else study)
+
+
+def test_a_study_has_one_name_however_it_is_given(tmp_path):
+    "Two studies with a folder for each experiment, given together or one by one."
+    for study in ("smith2020", "jones2021"):
+        for part in ("exp1", "Experiment-2b"):
+            write(tmp_path / study / part, GOOD | {"text": f"{part} <<J>>."})
+    assert {(t.study, t.text) for t in data.load(tmp_path)} == {
+        (t.study, t.text) for study in ("smith2020", "jones2021") for t in data.load(tmp_path / study)}
+    assert data.summarise(data.load([tmp_path / "smith2020", tmp_path / "jones2021"]))["transcripts"].to_dict() == {
+        "smith2020": 2, "jones2021": 2}
+
+
+def test_links_are_followed_and_have_their_own_names(tmp_path):
+    for n, name in enumerate(("x1", "x2")):
+        write(tmp_path / name / "prompts", GOOD | {"text": f"{n} <<J>>."})
+    (tmp_path / "all" / "brown2019" / "exp1").mkdir(parents=True)
+    write(tmp_path / "all" / "brown2019" / "exp1", GOOD)
+    for link, target in (("smith2020", "x1/prompts"), ("jones2021", "x2/prompts"), ("brown2019/exp2", "x2/prompts"), ("gone", "none"),
+                         ("brown2019/exp1/exp3", "all/brown2019")):  # the last one leads in a circle
+        (tmp_path / "all" / link).symlink_to(tmp_path / target)
+    loaded = data.load(tmp_path / "all")
+    assert data.summarise(loaded)["transcripts"].to_dict() == {"brown2019": 2, "jones2021": 1, "smith2020": 1}
+    assert loaded.passed_over == [str(tmp_path / "all" / "gone")]
+
+
+def test_hidden_files_are_left_out_in_zips_too(tmp_path):
+    study = tmp_path / "study"
+    write(study, GOOD)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for n, name in enumerate(("prompts.jsonl", ".ipynb_checkpoints/prompts.jsonl", ".hidden.jsonl", "__MACOSX/._prompts.jsonl")):
+            archive.writestr(name, json.dumps(GOOD | {"text": f"{n} <<J>>."}))
+    assert [t.text for t in data.load(tmp_path / "study.zip")] == ["0 <<J>>."]
+
+
+def test_raw_data_in_parquet_are_no_transcripts(tmp_path):
+    "A study may have its raw data beside it; transcripts in both forms are an error, since one would be lost."
+    import pandas as pd
+
+    write(tmp_path / "study", GOOD)
+    (tmp_path / "study" / "data").mkdir()
+    pd.DataFrame({"trial": [1, 2]}).to_parquet(tmp_path / "study" / "data" / "trials.parquet")
+    assert len(data.load(tmp_path / "study")) == len(data.load(tmp_path)) == 1
+    pd.DataFrame([GOOD | {"study": "s"}]).to_parquet(tmp_path / "study" / "data" / "trials.parquet")
+    with pytest.raises(DataError, match="move one of the two away"):
+        data.load(tmp_path / "study")
+
+
+def test_a_study_in_which_nothing_can_be_read_is_no_detail(tmp_path):
+    "As a whole, beside good ones: a file in UTF-16, say."
+    write(tmp_path / "good", GOOD)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "prompts.jsonl").write_text(f"{json.dumps(GOOD)}\n" * 3, encoding="utf-16")
+    loaded = data.load(tmp_path, on_error="collect")
+    assert len(loaded) == 1
+    (whole,) = [problem for problem in loaded.problems if problem.line is None]
+    assert "bad" in whole.source and "no record that can be read, of" in whole.message
+
+
+def test_only_the_studies_that_are_asked_for_are_read(tmp_path):
+    write(tmp_path / "good", GOOD)
+    write(tmp_path / "bad", GOOD, "not JSON")
+    (tmp_path / "worse").mkdir()
+    (tmp_path / "worse" / "prompts.zip").write_bytes(b"PK no zip")
+    loaded = data.load(tmp_path, studies=["good"])
+    assert len(loaded) == 1 and loaded.problems == []
+    with pytest.raises(ValueError, match="No study 'god' here. There are: bad, good"):
+        data.load(tmp_path, on_error="collect", studies=["god"])
+
+
+@pytest.mark.parametrize("source, message", [
+    ("studies/my_sudy", "is no folder here, and from the Hugging Face hub it could not be loaded"),
+    ("~nobody0/y", "does not exist"), ("", "is no source")])
+def test_a_misspelt_source_is_said_at_once(source, message, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", None)  # would try again and again
+    with pytest.raises(DataError, match=message):
+        data.load(source)
+
+
+@pytest.mark.parametrize("field", ["experiment", "participant"])
+def test_half_a_character_is_named_in_every_field(tmp_path, field):
+    with pytest.raises(DataError, match=f"field '{field}': holds half a character"):
+        data.load(write(tmp_path / "study", json.dumps(GOOD | {field: "M\ud83d"})))
 
 
 def test_a_data_set_prints_as_one_line():
