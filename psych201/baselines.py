@@ -8,6 +8,7 @@ __all__ = ['BASELINES', 'distinct_responses', 'UniformBaseline', 'make_baseline'
 # %% ../nbs/08c_baselines.ipynb #imports
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import log
 
 import polars as pl
@@ -39,8 +40,16 @@ class UniformBaseline:
         must = {"format": "plain", "rule": "span", "baseline": "log(number of distinct responses)"}
         return Identity(must, {"code": source_hash(("transcripts", "scorers", "baselines"))})
 
+    @cached_property
+    def _contexts(self) -> dict[tuple[str, str], str]:
+        "A digest of the options of each experiment."
+        return {experiment: fingerprint(options) for experiment, options in self.options.items()}
+
+    def context(self, study: str, experiment: str) -> str | None:  # None: an experiment that is not in its data
+        return self._contexts.get((study, experiment))
+
     def digest(self, transcript: Transcript) -> str:
-        return fingerprint(transcript.digest, self.options.get((transcript.study, transcript.experiment)))
+        return f"{self.context(transcript.study, transcript.experiment)}-{transcript.digest}"
 
     def score(self, transcripts: list[Transcript]) -> pl.DataFrame:
         return pl.concat(response_rows(self, transcript, self._values(transcript)) for transcript in transcripts)

@@ -105,7 +105,11 @@ def _is_study(folder: Path) -> bool:
 # %% ../nbs/03b_folders.ipynb #is-snapshot
 def _is_snapshot(folder: Path) -> bool:
     "True for a folder with Parquet files of transcripts."
-    return any({"text", "study"} <= set(pl.read_parquet_schema(Path(path).open("rb"))) for path in _parquet_files(folder))
+    for path in _parquet_files(folder):
+        with Path(path).open("rb") as content:
+            if {"text", "study"} <= set(pl.read_parquet_schema(content)):
+                return True
+    return False
 
 # %% ../nbs/03b_folders.ipynb #load-folder
 def load_folder(

@@ -24,7 +24,7 @@ def bound_of(
     must: dict,  # of an identity; a scorer without dtype computes in float32 or better
 ) -> float:  # nats
     "How far a response may move."
-    return BOUNDS[must.get("dtype", "float32")]
+    return BOUNDS.get(must.get("dtype"), BOUNDS["float32"])
 
 # %% ../nbs/08d_proof.ipynb #largest-move
 def largest_move(
@@ -60,7 +60,7 @@ def check_shard(
     transcript, must, way_out = read_probe(run.store, shard, key), run.identity.must, _way_out(run, shard)
     if input_digest(scorer, transcript) != shard.inputs[transcript.key]:
         raise StoreError(f"{transcript!r} is not put to {scorer.name} as it was when {shard.path.name} was scored. {way_out}")
-    rows = pl.read_parquet(shard.path).filter(transcript=transcript.key)
+    rows = pl.read_parquet(shard.path, glob=False).filter(transcript=transcript.key)
     moved, index = largest_move(rows, scorer.score([transcript]))
     if moved > bound_of(must):
         raise StoreError(f"Scored again, response {index} of {transcript!r} is {moved:.2g} nats away from its score in "

@@ -27,10 +27,10 @@ from .proof import prove
 from .scorers import LanguageModelScorer, Scorer, input_digest, stream
 from .settings import load_settings
 from .shards import Shard, StoreError, locked
-from .store import Run, check_together, describe, drop_hidden, save_shard
+from .store import Run, check_together, describe, drop_hidden, read_facts, save_shard
 from .summary import summarise_scores
 from .transcripts import Transcript
-from .upkeep import forget, outdated
+from .upkeep import forget, note_people, outdated
 
 # %% ../nbs/09_score.ipynb #make-scorer
 def make_scorer(
@@ -66,23 +66,40 @@ def _check_inputs(run: Run, held: dict, inputs: dict[str, str], transcripts: dic
         raise StoreError(f"{len(other)} transcripts are not put to {run.model} as they were when they were scored (the first is "
                          f"{transcripts[other[0]]!r}). Choose another output folder, or score them anew (restart=True, --restart).")
 
+# %% ../nbs/09_score.ipynb #check-contexts
+def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcripts: Iterable[Transcript]) -> None:
+    "Raises `StoreError` if stored transcripts of an experiment, not in the data, were scored in another context."
+    if not hasattr(scorer, "context") or not stay:
+        return
+    here = {(one.study, one.experiment) for one in transcripts}
+    facts = read_facts(run.store, set(stay)).filter(pl.col("transcript").is_in(list(stay)))
+    other = [study for key, study, experiment in facts.select("transcript", "study", "experiment").iter_rows()
+             if (study, experiment) in here and not stay[key].inputs[key].startswith(scorer.context(study, experiment))]
+    if other:
+        raise StoreError(f"{len(other)} stored transcripts of {other[0]} are not in these data, and {run.model} scored them with "
+                         "other options than these give. Score all transcripts of the study at once, into another output folder "
+                         "or anew (restart=True, --restart), or forget those (prune=True, --prune).")
+
 # %% ../nbs/09_score.ipynb #make-plan
 def make_plan(
     scorer: Scorer,
     run: Run,
     dataset: Iterable[Transcript],
     restart: bool = False,
+    forgotten: Iterable[str] = (),  # keys of stored transcripts that will be taken out
 ) -> Plan:
     "What is left to do; raises `StoreError` if the store holds scores that do not belong to these."
     transcripts = {transcript.key: transcript for transcript in dataset}
     inputs = {key: input_digest(scorer, transcript) for key, transcript in transcripts.items()}
-    held = run.held()
+    forgotten = set(forgotten)
+    held = {key: shard for key, shard in run.held().items() if key not in forgotten}
     same = {key for key, shard in held.items() if shard.identity.must == run.identity.must
             and shard.identity.proved == run.identity.proved and inputs.get(key, shard.inputs[key]) == shard.inputs[key]}
     done = set(held) if not restart else same if set(held) & set(inputs) - same else set()
     todo = {key: transcript for key, transcript in transcripts.items() if key not in done}
     stay = list({shard.path: shard for key, shard in held.items() if key not in todo}.values())
     check_together(run, stay)
+    _check_contexts(scorer, run, {key: shard for key, shard in held.items() if key not in inputs}, transcripts.values())
     if not restart:
         _check_inputs(run, held, inputs, transcripts)
     return Plan(inputs, by_study(todo.values()), set(todo) & set(held), stay)
@@ -194,19 +211,35 @@ def _announce(run: Run, plan: Plan, tokens: int, say: Callable[[str], None]) -> 
             f"{len(plan.inputs) - len(todo)} are scored already.")
     return responses
 
-# %% ../nbs/09_score.ipynb #look-for-outdated
-def _look_for_outdated(run: Run, dataset: Dataset, prune: bool, say: Callable[[str], None]) -> None:
-    "Counts stored transcripts that the data no longer hold, and forgets them if that is wanted."
-    if prune and dataset.problems:
+# %% ../nbs/09_score.ipynb #check-prune
+def _check_prune(dataset: Dataset) -> None:
+    "Raises `ValueError` if some records cannot be read."
+    if dataset.problems:
         raise ValueError(f"{len(dataset.problems)} records of the data cannot be read (the first: {dataset.problems[0]}); what "
                          "is stored of them would be pruned. Mend them first, or leave out prune=True (--prune).")
-    for study, keys in outdated(run, dataset.whole).items():
+
+# %% ../nbs/09_score.ipynb #announce-outdated
+def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Callable[[str], None]) -> None:
+    "Counts stored transcripts that the data no longer hold, and forgets them if that is wanted."
+    for study, keys in old.items():
         if prune:
             forget(run, keys)
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in the data and were forgotten.")
         else:
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in these data; they still count in figures. If "
                 "the data were edited, prune=True (--prune) takes them out.")
+
+# %% ../nbs/09_score.ipynb #as-dataset
+def _as_dataset(dataset) -> Dataset:
+    "A data set from what `score` takes: one, transcripts, or sources; raises `ValueError` if it is empty."
+    if isinstance(dataset, (str, Path)):
+        return data.load(dataset)
+    if not isinstance(dataset, Dataset):
+        items = list(dataset)
+        dataset = data.load(items) if items and all(isinstance(item, (str, Path)) for item in items) else Dataset(items)
+    if not len(dataset):
+        raise ValueError("There are no transcripts to score.")
+    return dataset
 
 # %% ../nbs/09_score.ipynb #as-scorer
 def _as_scorer(scorer, dataset: Dataset, format: str, max_tokens: int | None) -> Scorer:
@@ -235,7 +268,7 @@ def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress)
 # %% ../nbs/09_score.ipynb #score-2
 def score(
     scorer: Scorer | LanguageModel | str,  # or the name of a model or baseline
-    dataset: Dataset | str = "sample",  # or a source, as data.load takes it
+    dataset: Dataset | str | list[str] = "sample",  # or sources, as data.load takes them
     store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
@@ -245,20 +278,21 @@ def score(
     limits: Limits | None = None,  # when a shard is closed; None: as in settings.ini
 ) -> pd.DataFrame:  # one row a study, from summary.summarise_scores
     "Scores every response of a data set; raises `StoreError` if the store holds scores that do not belong to these."
-    dataset = data.load(dataset) if isinstance(dataset, (str, Path)) else dataset
-    dataset = dataset if isinstance(dataset, Dataset) else Dataset(list(dataset))
-    if not len(dataset):
-        raise ValueError("There are no transcripts to score.")
+    dataset = _as_dataset(dataset)
+    if prune:
+        _check_prune(dataset)
     scorer = _as_scorer(scorer, dataset, format, max_tokens)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
-    _look_for_outdated(run, dataset, prune, say)
-    plan = make_plan(scorer, run, dataset, restart)
+    old = outdated(run, dataset.whole, by_study(dataset))
+    plan = make_plan(scorer, run, dataset, restart, set().union(*old.values()) if prune else ())
     if checked := prove(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
+    _announce_outdated(run, old, prune, say)
     tokens = estimate_tokens(scorer, plan.todo)
     responses = _announce(run, plan, sum(tokens.values()), say)
     describe(run, getattr(scorer, "card", {}))
+    note_people(store, dataset.whole, by_study(dataset))
     shown = Progress(progress, scorer.name, responses, tokens)
     with shown.bar:
         _work(scorer, run, plan, limits or default_limits(), shown)

@@ -30,7 +30,7 @@ import psych201
 from .formats import check_format, format_pieces, pieces_digest
 from .kernels import ResponseScores, score_batch
 from .models import LanguageModel
-from .shards import RESPONSES, Identity
+from .shards import REASONS, RESPONSES, Identity
 from .tokens import Tokens, cut, encode
 from .transcripts import Transcript
 
@@ -45,19 +45,32 @@ class Scorer(Protocol):
     def score(self, transcripts: list[Transcript]) -> pl.DataFrame:
         "One row a response, columns of store.RESPONSES."
 
+# %% ../nbs/08b_scorers.ipynb #check-rows
+def _check_rows(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> None:
+    "Raises `ValueError` unless there is one row a response, in order, each with a number or with a reason."
+    expected = list(range(len(transcript.spans)))
+    if rows["response_index"].to_list() != expected or set(rows["transcript"]) - {transcript.key}:
+        raise ValueError(f"{scorer.name} gave {len(rows)} rows for the {len(expected)} responses of {transcript!r}; "
+                         "a scorer gives one row a response, in order.")
+    scored = pl.col("nll").is_not_null() & pl.col("nll").is_finite()
+    wrong = rows.filter(pl.when(pl.col("reason").is_null()).then(~scored).otherwise(pl.col("nll").is_not_null() | ~pl.col("reason").is_in(REASONS)))
+    if len(wrong):
+        index, nll, reason = wrong.select("response_index", "nll", "reason").row(0)
+        raise ValueError(f"{scorer.name} gave NLL {nll} and reason {reason!r} for response {index} of {transcript!r}; a response "
+                         f"has a finite NLL, or none and one of the reasons {', '.join(REASONS)}.")
+
 # %% ../nbs/08b_scorers.ipynb #stream
 def stream(
     scorer: Scorer,
     transcripts: list[Transcript],
 ) -> Iterator[pl.DataFrame]:  # columns of store.RESPONSES, a table for each transcript, in order
-    "Scores transcript by transcript; raises `ValueError` if a scorer gives not one row a response."
+    "Scores transcript by transcript; raises `ValueError` if a scorer gives not one row a response, with number or reason."
     own = getattr(scorer, "stream", None)
-    tables = own(transcripts) if own else (scorer.score([transcript]) for transcript in transcripts)
-    for transcript, rows in zip(transcripts, tables):
-        expected = list(range(len(transcript.spans)))
-        if rows["response_index"].to_list() != expected or set(rows["transcript"]) - {transcript.key}:
-            raise ValueError(f"{scorer.name} gave {len(rows)} rows for the {len(expected)} responses of {transcript!r}; "
-                             "a scorer gives one row a response, in order.")
+    tables = iter(own(transcripts) if own else (scorer.score([transcript]) for transcript in transcripts))
+    for transcript in transcripts:
+        if (rows := next(tables, None)) is None:
+            raise ValueError(f"{scorer.name} ended before {transcript!r}; a scorer gives a table for each transcript.")
+        _check_rows(scorer, transcript, rows)
         yield rows
 
 # %% ../nbs/08b_scorers.ipynb #input-digest

@@ -169,9 +169,9 @@ class Shard:
         return {"psych201": json.dumps({name: value for name, value in values.items() if name != "path"})}
 
 # %% ../nbs/08_shards.ipynb #read-shard
-def _version_error(path: Path, version) -> StoreError:
+def _version_error(path: Path, what: str) -> StoreError:
     "What to say of a file that another version of psych201 wrote."
-    return StoreError(f"{path} holds scores of schema {version}, and this psych201 reads schema {SCHEMA_VERSION}; score "
+    return StoreError(f"{path} holds scores {what}, and this psych201 reads schema {SCHEMA_VERSION}; score "
                       "into another output folder, or read it with the psych201 that wrote it.")
 
 # %% ../nbs/08_shards.ipynb #read-shard-2
@@ -180,13 +180,15 @@ def read_shard(
 ) -> Shard:
     "A shard's metadata; raises `StoreError` for a damaged file, a foreign one, or one of another schema."
     try:
-        values = json.loads(pl.read_parquet_metadata(path)["psych201"])
-        names = pl.read_parquet_schema(path)
+        with path.open("rb") as content:  # not the path: polars takes brackets and stars in it for a pattern
+            values = json.loads(pl.read_parquet_metadata(content)["psych201"])
+            content.seek(0)
+            names = pl.read_parquet_schema(content)
     except (pl.exceptions.PolarsError, KeyError, ValueError) as error:
         raise StoreError(f"{path} is no shard of scores, or damaged ({type(error).__name__}); move it away and score "
                          "again, which does what is missing.") from None
     if (schema := values.pop("schema")) != SCHEMA_VERSION or dict(names) != RESPONSES:
-        raise _version_error(path, schema if schema != SCHEMA_VERSION else "with other columns")
+        raise _version_error(path, f"of schema {schema}" if schema != SCHEMA_VERSION else "with other columns")
     values.pop("fingerprint")
     try:
         return Shard(path, **values | {"identity": Identity(**values["identity"])})
@@ -200,7 +202,7 @@ def read_shards(
 ) -> list[Shard]:  # by path
     "All shards of a store, from their metadata; raises `StoreError` for one that cannot be read."
     if old := sorted(Path(store).glob("model=*")):
-        raise _version_error(old[0], 1)
+        raise _version_error(old[0], "of schema 1")
     return [read_shard(path) for path in sorted((Path(store) / "responses" / place).rglob("*.parquet"))]
 
 # %% ../nbs/08_shards.ipynb #hidden

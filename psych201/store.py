@@ -21,6 +21,15 @@ from .shards import FACTS, RESPONSES, SCHEMA, SCHEMA_VERSION, Identity, Shard, S
 from .shards import facts_of, file_name, fingerprint, hidden, locked, read_shards, write_atomically
 from .transcripts import Transcript
 
+# %% ../nbs/08a_store.ipynb #facts-in
+def _facts_in(path: Path) -> pl.DataFrame:
+    "The rows of a file of facts; raises `StoreError` if it is damaged."
+    try:
+        return pl.read_parquet(path, glob=False)
+    except pl.exceptions.PolarsError as error:
+        raise StoreError(f"{path} is no table of transcripts, or damaged ({type(error).__name__}); put it back, or remove it "
+                         "and score its study anew (restart=True, --restart).") from None
+
 # %% ../nbs/08a_store.ipynb #save-facts
 def save_facts(
     store: Path,
@@ -28,8 +37,7 @@ def save_facts(
 ) -> None:
     "Adds what the table of transcripts lacks."
     folder, study = store / "transcripts", file_name(transcripts[0].study)
-    known = {key for path in folder.glob("*.parquet") if path.stem[:-17] == study
-             for key in pl.read_parquet(path, columns=["transcript"])["transcript"]}
+    known = {key for path in folder.glob("*.parquet") if path.stem[:-17] == study for key in _facts_in(path)["transcript"]}
     new = {transcript.key: transcript for transcript in transcripts if transcript.key not in known}
     if new:
         path = folder / f"{study}-{fingerprint(sorted(new))}.parquet"
@@ -124,7 +132,12 @@ def read_runs(
     store: str | Path,
 ) -> list[dict]:  # model, format, rule, card, created
     "The descriptions of all runs in a store, the oldest first."
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in Path(store, "runs").rglob("*.json")]
+    runs = []
+    for path in Path(store, "runs").rglob("*.json"):
+        try:
+            runs.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            raise StoreError(f"{path} is damaged; remove it, and the next run of that model writes it again.") from None
     return sorted(runs, key=lambda run: run["created"])
 
 # %% ../nbs/08a_store.ipynb #check-together
@@ -174,11 +187,11 @@ def take_out(
 ) -> None:
     "Writes a shard anew without some transcripts, then removes the old file."
     if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
-        rows = pl.read_parquet(old.path).filter(pl.col("transcript").is_in(list(left)))
+        rows = pl.read_parquet(old.path, glob=False).filter(pl.col("transcript").is_in(list(left)))
         write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left])
     old.path.unlink(missing_ok=True)
 
-
+# %% ../nbs/08a_store.ipynb #drop-hidden-2
 def drop_hidden(
     run: Run,
 ) -> None:
@@ -252,7 +265,7 @@ def read_facts(
 ) -> pl.DataFrame:  # columns of FACTS, one row a transcript
     "The table of transcripts; raises `StoreError` if it lacks one that was asked for."
     paths = sorted(Path(store, "transcripts").glob("*.parquet"))
-    facts = pl.concat([pl.DataFrame(schema=FACTS), *map(pl.read_parquet, paths)]).unique("transcript", maintain_order=True)
+    facts = pl.concat([pl.DataFrame(schema=FACTS), *map(_facts_in, paths)]).unique("transcript", maintain_order=True)
     if missing := (keys or set()) - set(facts["transcript"]):
         raise StoreError(f"{Path(store, 'transcripts')} lacks {len(missing)} scored transcripts; put its files back, or "
                          "score anew (restart=True, --restart).")
@@ -268,8 +281,8 @@ def scan_scores(
     shards = find_shards(store, models, formats)
     twice = hidden(shards)
     whole = [shard.path for shard in shards if shard.path not in twice]
-    tables = [pl.scan_parquet(whole)] if whole else []
-    tables += [pl.scan_parquet(path).filter(~pl.col("transcript").is_in(list(keys))) for path, keys in twice.items()]
+    tables = [pl.scan_parquet(whole, glob=False)] if whole else []
+    tables += [pl.scan_parquet(path, glob=False).filter(~pl.col("transcript").is_in(list(keys))) for path, keys in twice.items()]
     facts = read_facts(store, {key for shard in shards for key in shard.inputs})
     return pl.concat(tables).join(facts.lazy(), on="transcript").select(list(SCHEMA))
 

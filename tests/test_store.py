@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow.parquet
 import pytest
 
-from psych201 import data, formats, models, proof, score, scorers, shards, store
+from psych201 import data, formats, models, proof, score, scorers, shards, store, upkeep
 from psych201.models import Card
 from psych201.scorers import LanguageModelScorer
 from psych201.score import Limits
@@ -506,6 +507,75 @@ def test_a_part_of_the_data_makes_nothing_outdated(tmp_path, scorer, capsys):
     score.score(scorer, dataset(3), tmp_path, progress="lines", prune=True)
     assert "were forgotten" in capsys.readouterr().err
     assert rows(tmp_path) == [row for row in before if row[5] != "3"]
+
+
+def test_only_what_was_asked_for_is_pruned(tmp_path, scorer):
+    "Sessions of both studies were edited; one study is named. And a run that is refused forgets nothing."
+    edited = lambda people: [replace(one, text="Hello. " + one.text) for one in people]
+    run_score(scorer, data.Dataset([*dataset(2), *dataset(2, "frey2017")]), tmp_path)
+    before = rows(tmp_path)
+    now = data.Dataset([dataset(2)[0], *edited([dataset(2)[1]]), *edited(dataset(2, "frey2017"))])
+    with pytest.raises(StoreError, match="max_tokens"):
+        run_score(replace(scorer, max_tokens=40), now, tmp_path, prune=True)
+    assert rows(tmp_path) == before
+    run_score(scorer, data.select(now, ["wulff2020"]), tmp_path, prune=True)
+    assert set(store.read_scores(tmp_path)["transcript"]) == {one.key for one in [now[0], now[1], *dataset(2, "frey2017")]}
+
+
+def test_a_restart_with_other_settings_can_prune_what_would_stay(tmp_path, scorer):
+    run_score(scorer, dataset(3), tmp_path)
+    short = replace(scorer, max_tokens=40)
+    with pytest.raises(StoreError, match="max_tokens"):
+        run_score(short, dataset(2), tmp_path, restart=True)
+    run_score(short, dataset(2), tmp_path, restart=True, prune=True)
+    assert set(store.read_scores(tmp_path)["transcript"]) == {one.key for one in dataset(2)}
+
+
+def test_edits_are_seen_without_the_data_and_new_files_are_none(tmp_path, scorer):
+    "A file put in front shifts all rows; then a session is edited, and one put in front of it."
+    run_score(scorer, dataset(3), tmp_path)
+    more = data.Dataset([replace(one, row=n) for n, one in enumerate([session(9), *dataset(3)])])
+    run_score(scorer, more, tmp_path)
+    assert upkeep.two_versions(tmp_path) == {}
+    edited = [session(8), *more.transcripts[:2], *(replace(one, text="Hello. " + one.text) for one in more.transcripts[2:])]
+    run_score(scorer, data.Dataset([replace(one, row=n) for n, one in enumerate(edited)]), tmp_path)
+    assert upkeep.two_versions(tmp_path) == {"wulff2020": 2}
+
+
+def test_options_of_a_baseline_are_those_of_all_that_is_stored(tmp_path):
+    "The second part of a study brings an answer that the first did not have."
+    first, second = (data.Dataset([Transcript(text, "wulff2020", "exp1", who, row)]) for row, (text, who) in
+                     enumerate((("Say <<J>> or <<F>>.", "1"), ("Say <<J>>, <<K>> or <<F>>.", "2"))))
+    score.score("baseline:uniform", first, tmp_path, progress="none")
+    for restart in (False, True):
+        with pytest.raises(StoreError, match="1 stored transcripts of wulff2020 are not in these data, and baseline:uniform"):
+            score.score("baseline:uniform", second, tmp_path, progress="none", restart=restart)
+    score.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", restart=True)
+    assert store.read_scores(tmp_path)["nll"].to_list() == pytest.approx([np.log(3)] * 5)
+    score.score("baseline:uniform", second, tmp_path / "two", progress="none")
+    score.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
+
+
+@pytest.mark.parametrize("name", ["out[1]", "o*", "a?b", "50%"])
+def test_a_store_with_any_name(tmp_path, scorer, name):
+    "Brackets and stars are no pattern; a neighbour whose name would fit one is not read."
+    for folder in (tmp_path / name, tmp_path / "out1", tmp_path / "ox", tmp_path / "axb"):
+        run_score(scorer, dataset(2), folder)
+    assert len(rows(tmp_path / name)) == 12
+    run_score(scorer, dataset(2), tmp_path / name, restart=True)
+    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path / name, restart=True)
+    assert len(rows(tmp_path / name)) == 12 and upkeep.two_versions(tmp_path / name) == {}
+
+
+@pytest.mark.parametrize("folder, read", [
+    ("transcripts", store.read_scores), ("transcripts", lambda path: run_score("baseline:uniform", dataset(1), path)),
+    ("runs", store.read_runs), ("people", upkeep.two_versions)])
+def test_damage_beside_the_scores_is_named(tmp_path, folder, read):
+    run_score("baseline:uniform", dataset(1), tmp_path)
+    (path,) = [path for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(StoreError, match=f"{path.name} is .*damaged"):
+        read(tmp_path)
 
 
 def test_a_restart_replaces_what_it_was_asked_for_and_no_more(tmp_path, scorer):

@@ -198,14 +198,14 @@ def test_edited_data_are_noticed_and_pruned(tmp_path, run):
     status, out, err = run(*words)
     assert status == 0 and "tiny-llama: 1 stored transcripts of my_study are not in these data" in err
     assert "1 records of the data could not be read" in out
-    assert "of 1 records of my_study two texts are scored" in run("paper", "--output", str(tmp_path / "out"))[2]
+    assert "of 1 participants of my_study more texts are scored" in run("paper", "--output", str(tmp_path / "out"))[2]
     status, out, err = run(*words, "--prune")
     assert status == 1 and "1 records of the data cannot be read" in err  # what it held may be stored
     study.write_text(line("sun", "Say") + line("rain", "Say"))
     assert run(*words, "--prune")[0] == 0
     left = store.read_scores(tmp_path / "out" / "scores").select("model", "participant", "response").rows()
     assert left == [(model, *rest) for model in ("baseline:uniform", "tiny-llama") for rest in (("sun", "sun"), ("rain", "rain"))]
-    assert "two texts" not in run("paper", "--output", str(tmp_path / "out"))[2]
+    assert "more texts" not in run("paper", "--output", str(tmp_path / "out"))[2]
 
 
 def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch):
