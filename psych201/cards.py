@@ -122,7 +122,7 @@ def did_you_mean(name: str) -> str:
     "The known names that look like a name, as the beginning of a sentence; '' if none does."
     known = [*PACKAGED, *TINY_NAMES, *BASELINE_NAMES, *published_models()["model"]]
     lower = {one.lower(): one for one in known}
-    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3, 0.75)]
+    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3, 0.75) if lower[one] != name]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
 # %% ../nbs/06_cards.ipynb #local-name

@@ -122,8 +122,9 @@ def estimate_tokens(
 def _bar(kind: str, title: str, total: int):
     "A bar over responses."
     tqdm = import_module("tqdm.auto" if kind == "widget" else "tqdm").tqdm  # tqdm.auto warns where there are no widgets
+    shape = {} if kind == "widget" else {"bar_format": "{desc}: {percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"}
     return tqdm(total=total, desc=title, unit=" responses", smoothing=0.1, mininterval=0.5, file=sys.stderr,
-                disable=kind in ("lines", "none"))
+                dynamic_ncols=True, disable=kind in ("lines", "none"), **shape)
 
 # %% ../nbs/09_score.ipynb #progress-2
 class Progress:

@@ -115,6 +115,12 @@ def _effect(post: np.ndarray, base: np.ndarray, ddof: int = 0) -> dict:
     return {"responses": len(post), "nll_base": base.mean(), "nll_post": post.mean(),
             "difference": post.mean() - base.mean(), "cohens_d": None if np.isnan(d) else d}
 
+# %% ../nbs/10_stats.ipynb #comparable
+def _comparable(rows: pl.DataFrame) -> pl.DataFrame:
+    "Conditions less the code of baselines, which is other code by its nature and needs no torch."
+    models = pl.col("torch").is_not_null() if {"code", "torch"} <= set(rows.columns) else None
+    return rows if models is None else rows.with_columns(code=pl.when(models).then("code"))
+
 # %% ../nbs/10_stats.ipynb #differing
 def differing(
     conditions: pl.DataFrame | None,  # from store.read_conditions; None: not known
@@ -123,7 +129,7 @@ def differing(
     "In what the models were scored differently."
     if conditions is None:
         return "conditions unknown"
-    rows = conditions.filter(pl.col("model").is_in(list(models)))
+    rows = _comparable(conditions.filter(pl.col("model").is_in(list(models))))
     values = {name: sorted(set(rows[name].drop_nulls())) for name in rows.columns if name not in ("model", "format")}
     return ", ".join(f"{name} ({'; '.join(found)})" for name, found in values.items() if len(found) > 1)
 

@@ -173,7 +173,9 @@ def _figure_numbers(output: Path) -> str:
     import pandas as pd
 
     columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll", "nats_per_token"]
-    return pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3).to_string(index=False)
+    table = pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3)
+    note = "\nunscored: marked responses that are in no mean, since this model or another one gave them no score."
+    return table.to_string(index=False) + (note if table["unscored"].any() else "")
 
 # %% ../nbs/13_workbench.ipynb #stored-names
 def _stored_names(names: Iterable[str] | None) -> list[str] | None:
