@@ -142,7 +142,7 @@ def check_name(
     "The name of a model in its one spelling; raises `ModelError` if it can mean none."
     if name in PACKAGED or name in TINY_NAMES or name in BASELINE_NAMES:
         return name
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.exists():
         return _local_name(path)
     if name.startswith("baseline:") or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):

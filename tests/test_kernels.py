@@ -202,8 +202,9 @@ def test_a_model_without_logits_to_keep_gives_the_same(tiny):
             return tiny.model(input_ids=input_ids)
 
     encoded = encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
-    np.testing.assert_allclose(kernels.score_tokens(Full(), encoded).nll, kernels.score_tokens(tiny.model, encoded).nll,
-                               rtol=0, atol=1e-5)
+    with pytest.warns(UserWarning, match="Full is scored from its own logits"):
+        found = kernels.score_tokens(Full(), encoded)
+    np.testing.assert_allclose(found.nll, kernels.score_tokens(tiny.model, encoded).nll, rtol=0, atol=1e-5)
 
 
 def test_probabilities_of_all_continuations_add_up(tiny):
