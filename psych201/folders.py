@@ -42,10 +42,10 @@ def _check_hub(name: str, revision: str | None) -> None:
     try:
         HfApi().dataset_info(name, revision=revision, timeout=10)
     except Exception as error:  # the client raises many kinds: no network, offline, no such data set, no access
-        raise DataError(name, f"is no folder here, and from the Hugging Face hub {_no_table(name, error)}") from error
+        raise DataError(name, f"is no folder here, and from the Hugging Face hub {_reason_and_ways_out(name, error)}") from error
 
 # %% ../nbs/03b_folders.ipynb #hub-table
-def _no_table(source: str, error: Exception) -> str:
+def _reason_and_ways_out(source: str, error: Exception) -> str:
     "Why a data set could not be loaded, and the ways out."
     reason = str(error).strip().split("\n")[0]
     return (f"it could not be loaded ({reason}). For a data set of the hub: where there is a network, `hf download {source} "
@@ -64,7 +64,7 @@ def _hub_table(source: str, revision: str | None):
     except DataError:
         raise
     except Exception as error:  # datasets raises many kinds, by version
-        raise DataError(source, _no_table(source, error)) from error
+        raise DataError(source, _reason_and_ways_out(source, error)) from error
 
 # %% ../nbs/03b_folders.ipynb #hub-study
 def _hub_study(record: dict, source: str, line: int) -> str:
@@ -100,7 +100,7 @@ _PART = r"(?i)(exp|experiment|part|session|wave|block)[\s._-]*\d+[a-z]?"  # name
 def _is_study(folder: Path) -> bool:
     "True for a folder that holds a .jsonl or a .zip, or folders with parts of a study."
     paths = transcript_paths(folder)
-    return any(path.parent == folder or re.fullmatch(_PART, path.relative_to(folder).parts[0]) for path in paths)
+    return bool(paths) and all(path.parent == folder or re.fullmatch(_PART, path.relative_to(folder).parts[0]) for path in paths)
 
 # %% ../nbs/03b_folders.ipynb #is-snapshot
 def _is_snapshot(folder: Path) -> bool:

@@ -233,10 +233,8 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
 # %% ../nbs/09_score.ipynb #as-dataset
 def _as_dataset(dataset) -> Dataset:
     "A data set from what `score` takes: one, transcripts, or sources; raises `ValueError` if it is empty."
-    if isinstance(dataset, (str, Path)):
-        return data.load(dataset)
     if not isinstance(dataset, Dataset):
-        items = list(dataset)
+        items = [dataset] if isinstance(dataset, (str, Path)) else list(dataset)
         dataset = data.load(items) if items and all(isinstance(item, (str, Path)) for item in items) else Dataset(items)
     if not len(dataset):
         raise ValueError("There are no transcripts to score.")

@@ -4,6 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 from psych201 import data, models, tokens, weights
 from psych201.formats import marked_pieces
@@ -17,6 +19,22 @@ def missing(reason: str):
 def encode(text: str, tokenizer) -> tokens.Tokens:
     "The token ids of a marked text in the plain format."
     return tokens.encode(marked_pieces(text), tokenizer)
+
+
+SMALL = dict(vocab_size=331, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
+             eos_token_id=2)  # a configuration of any kind of model
+
+
+def random_model(name: str, options: dict) -> torch.nn.Module:
+    "A small model of a kind (Llama, Gemma3Text) with large weights and biases, so that a wrong mask, position or head shows."
+    config = getattr(transformers, f"{name}Config")(**SMALL | options)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 @pytest.fixture(scope="session")

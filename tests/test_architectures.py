@@ -4,12 +4,10 @@ import pytest
 import torch
 import transformers
 
+from conftest import SMALL, random_model
 from psych201 import attention
 
-WORDS, WINDOW = 331, 24
-SIZE = dict(vocab_size=WORDS, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
-            eos_token_id=2)
+WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
 MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
 
@@ -32,14 +30,8 @@ THEIRS = {
 
 
 def build(name: str) -> torch.nn.Module:
-    "A random model with large weights, so that a wrong mask or position shows."
-    config = getattr(transformers, f"{name}Config")(**SIZE | (OWN | THEIRS)[name])
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    "A random model of four layers."
+    return random_model(name, LAYERS | (OWN | THEIRS)[name])
 
 
 def logprobs(model, ids: torch.Tensor, **how) -> np.ndarray:
@@ -106,7 +98,7 @@ def test_others_keep_their_own(name):
 
 def test_a_model_that_also_takes_images():
     "Its language model attends by our function, its other part as before, since that looks in both directions."
-    text = transformers.Gemma3TextConfig(**SIZE | OWN["Gemma3Text"])
+    text = transformers.Gemma3TextConfig(**SMALL | LAYERS | OWN["Gemma3Text"])
     vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     config = transformers.Gemma3Config(text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4, image_token_index=5)
     torch.manual_seed(0)

@@ -301,6 +301,8 @@ def test_a_study_has_one_name_however_it_is_given(tmp_path):
             write(tmp_path / study / part, GOOD | {"text": f"{part} <<J>>."})
     assert {(t.study, t.text) for t in data.load(tmp_path)} == {
         (t.study, t.text) for study in ("smith2020", "jones2021") for t in data.load(tmp_path / study)}
+    write(tmp_path / "exp3", GOOD)  # a study that happens to be called so, beside others
+    assert set(data.summarise(data.load(tmp_path)).index) == {"smith2020", "jones2021", "exp3"}
     assert data.summarise(data.load([tmp_path / "smith2020", tmp_path / "jones2021"]))["transcripts"].to_dict() == {
         "smith2020": 2, "jones2021": 2}
 

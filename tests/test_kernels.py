@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers
 
-from conftest import encode
+from conftest import SMALL, encode, random_model
 from psych201 import data, head, kernels, models, tokens
 
 
@@ -39,9 +38,6 @@ def test_real_model_one_pass_equals_one_request_per_response(packaged):
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
 
 
-SIZE = dict(vocab_size=331, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
-            eos_token_id=2)
 HEADS = {  # name in transformers -> what is special about its head
     "Llama": {}, "GPT2": dict(n_positions=512, n_embd=32, n_layer=2, n_head=4), "Qwen3": dict(head_dim=8),
     "Gemma2": dict(head_dim=8, sliding_window=24, final_logit_softcapping=5.0, query_pre_attn_scalar=8),
@@ -52,18 +48,7 @@ HEADS = {  # name in transformers -> what is special about its head
 }
 
 
-def random_model(name: str, options: dict) -> torch.nn.Module:
-    "With large weights, so that mistakes show; biases too."
-    config = getattr(transformers, f"{name}Config")(**SIZE | options)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def some_responses(n: int = 60, words: int = 331) -> tokens.Tokens:
+def some_responses(n: int = 60, words: int = SMALL["vocab_size"]) -> tokens.Tokens:
     "Responses of two tokens all over a text."
     start = np.arange(4, n - 4, 7)
     return tokens.Tokens(np.random.default_rng(0).integers(3, words, n), start, start + 2, start + 3)
@@ -103,7 +88,7 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
     sizes, original = [], kernels.token_statistics
     monkeypatch.setattr(kernels, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
     monkeypatch.setattr(kernels, "_HEADS", {model: None})
-    monkeypatch.setattr(kernels, "_LOGITS", 3 * 331)
+    monkeypatch.setattr(kernels, "_LOGITS", 3 * SMALL["vocab_size"])
     compare(kernels.score_tokens(model, encoded), expected)
     assert sizes == [3] * 8
     monkeypatch.setattr(kernels, "_LOGITS", 10**6)

@@ -579,7 +579,7 @@ def test_damage_beside_the_scores_is_named(tmp_path, folder, read):
 
 
 def test_a_restart_replaces_what_it_was_asked_for_and_no_more(tmp_path, scorer):
-    "A process that restarts one transcript, while another adds a second of the same study: both stay."
+    "Of three transcripts in one shard one is scored anew; when the others were written stays as it was."
     run_score(scorer, dataset(3), tmp_path)
     written = {key: shard.written for key, shard in store.Run(tmp_path, scorer.name, scorer.identity()).held().items()}
     run_score(scorer, data.Dataset(dataset(3)[1:2]), tmp_path, restart=True)
