@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hypothesis import settings
 
 from psych201 import data, models, tokens, weights
 from psych201.formats import marked_pieces
+
+settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+settings.load_profile("any machine")
 
 
 def missing(reason: str):

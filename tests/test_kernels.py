@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
-from psych201 import data, head, kernels, models, tokens
+from psych201 import data, head, kernels, models, predictions, tokens
+from psych201.formats import Piece
 
 
 def one_request_each(model, encoded) -> np.ndarray:
@@ -85,13 +89,13 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
     monkeypatch.setattr(head, "_ROWS", 5)
     monkeypatch.setattr(head, "_BLOCK", 5 * 64)
     compare(kernels.score_tokens(model, encoded), expected)
-    sizes, original = [], kernels.token_statistics
-    monkeypatch.setattr(kernels, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
-    monkeypatch.setattr(kernels, "_HEADS", {model: None})
-    monkeypatch.setattr(kernels, "_LOGITS", 3 * SMALL["vocab_size"])
+    sizes, original = [], predictions.token_statistics
+    monkeypatch.setattr(predictions, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
+    monkeypatch.setattr(predictions, "_HEADS", {model: None})
+    monkeypatch.setattr(predictions, "_LOGITS", 3 * SMALL["vocab_size"])
     compare(kernels.score_tokens(model, encoded), expected)
     assert sizes == [3] * 8
-    monkeypatch.setattr(kernels, "_LOGITS", 10**6)
+    monkeypatch.setattr(predictions, "_LOGITS", 10**6)
     compare(kernels.score_tokens(model, encoded), expected)
     assert sizes[8:] == [24]
 
@@ -101,7 +105,7 @@ def test_a_head_that_is_not_the_model_s_is_noticed(monkeypatch, change):
     "A configuration that does not tell all: the model's own logits are taken, and a warning says so."
     model, encoded = random_model("Llama", {}), some_responses()
     expected, found = from_all_logits(model, encoded), head.find_head(model)
-    monkeypatch.setattr(kernels, "find_head", lambda model: replace(found, **change))
+    monkeypatch.setattr(predictions, "find_head", lambda model: replace(found, **change))
     with pytest.warns(UserWarning, match="LlamaForCausalLM is scored from its own logits"):
         compare(kernels.score_tokens(model, encoded), expected)
 
@@ -132,6 +136,56 @@ def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
     assert max(largest) <= 1 << 20 and sum(largest) == 1_500 * 5_000
 
 
+def vocabulary(*more: str, special: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    "A tokenizer that knows single characters and a few merged tokens, longest first, and control tokens."
+    words = ["a", "J", " ", "<", ">", ".", ")", *more]
+    merged = Tokenizer(Unigram([("<unk>", -50.0), *((word, -float(1 + (len(word) == 1))) for word in words)], unk_id=0))
+    merged.add_special_tokens(list(special))
+    return PreTrainedTokenizerFast(tokenizer_object=merged)
+
+
+def closing_probability(model, tokenizer, ids: list[int]) -> float:
+    "Of all ways to go on after some ids with one or two tokens, the share of those whose text begins with >> (for two: > and >)."
+    words = [tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer))]
+    plain = [i for i in range(len(tokenizer)) if i not in tokenizer.added_tokens_decoder]
+    with torch.inference_mode():
+        p = model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        q = model(input_ids=torch.tensor([[*ids, words.index(">")]])).logits[0, -1].double().softmax(-1)
+    one = sum(p[i].item() for i in plain if words[i].startswith(">>"))
+    two = p[words.index(">")].item() * sum(q[i].item() for i in plain if words[i].startswith(">"))
+    return one if any(words[i].startswith(">>") for i in plain) else two
+
+
+@pytest.mark.parametrize("more, tokens_of_end", [((), 2), ((">)",), 2), ((">>", ">>.", ">.", "<<"), 1), ((">>", ">>>>", ".>>"), 1)])
+def test_the_closing_marker_counts_all_tokens_that_begin_it(more, tokens_of_end):
+    "Vocabularies that hold the marker, that glue it to what follows, and that split it; control tokens never close."
+    tokenizer = vocabulary(*more, special=(">>TITLE<<", ">end"))
+    model = random_model("Llama", dict(vocab_size=len(tokenizer)))
+    for text in ("a <<J>>. a", "a <<J>>) a", "a <<J>>", "a <<J>>>> a", "a <<>>.", "<<a>>"):
+        encoded = encode(text, tokenizer)
+        encoded = replace(encoded, ids=np.append(1, encoded.ids), start=encoded.start + 1, end=encoded.end + 1, close=encoded.close + 1)
+        assert (encoded.close - encoded.end).tolist() == [tokens_of_end], text
+        found = kernels.score_tokens(model, encoded).close_nll[0]
+        assert found == pytest.approx(-np.log(closing_probability(model, tokenizer, encoded.ids[: encoded.end[0]].tolist())), abs=1e-5), text
+
+
+def test_an_end_of_turn_counts_as_it_stands(tiny):
+    "Behind a template a response ends with the template's own tokens, also if they look like a marker."
+    pieces = [Piece("Choose. ", "shown"), Piece("J", "response"), Piece(">>", "template"), Piece(" So ", "shown"), Piece("F", "response")]
+    encoded = tokens.encode(pieces, tiny.tokenizer)
+    scores, all_of_it = kernels.score_tokens(tiny.model, encoded), from_all_logits(tiny.model, encoded)
+    assert np.isnan(scores.close_nll[1]) and scores.close_nll[0] == pytest.approx(all_of_it["close_nll"][0], abs=1e-4)
+
+
+def test_real_closing_markers(packaged):
+    "Gemma glues the marker to what follows: `>>,` for one; the end is as likely whatever follows."
+    model = packaged("gemma-3-270m")
+    closing = [kernels.score_tokens(model.model, encode(f"You choose between J and F. You choose <<J>>{more}", model.tokenizer)) for more in (".", ",", ")", "")]
+    assert np.ptp([scores.close_nll[0] for scores in closing]) < 1e-4
+    glued = encode("You choose <<J>>, then", model.tokenizer)
+    assert model.tokenizer.convert_ids_to_tokens(glued.ids[glued.end[0] : glued.close[0]]) == [">>,"]
+
+
 def test_nothing_predicts_the_first_token(tiny):
     "Its score would be the prediction after the last token."
     at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
@@ -142,14 +196,14 @@ def test_nothing_predicts_the_first_token(tiny):
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
     encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
-    before, original = kernels.score_tokens(tiny.model, encoded).nll, kernels.linear_logprob
+    before, original = kernels.score_tokens(tiny.model, encoded).nll, predictions.linear_logprob
 
     def infinite(*arguments):
         found = original(*arguments)
         found.logprob[0] = -np.inf
         return found
 
-    monkeypatch.setattr(kernels, "linear_logprob", infinite)
+    monkeypatch.setattr(predictions, "linear_logprob", infinite)
     after = kernels.score_tokens(tiny.model, encoded).nll
     assert after[0] == np.inf
     np.testing.assert_array_equal(after[1:], before[1:])
