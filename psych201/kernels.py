@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .continuations import continue_options
 from .predictions import Words, predict
 from .tokens import Tokens
 
@@ -24,6 +25,7 @@ class ResponseScores:
     close_nll: np.ndarray  # nats, of what ends the response: its closing marker or the end of a turn; NaN if nothing does
     argmax_right: np.ndarray  # bool: every token of the response is the most likely one
     first_entropy: np.ndarray  # nats, of the prediction of the first token
+    option_logprobs: np.ndarray | None = None  # (responses, options) nats, of what could have been answered; None: not asked
 
     def __len__(self) -> int:
         return len(self.nll)
@@ -66,6 +68,22 @@ def _closing_logprob(tokens: Tokens, logprob: np.ndarray, closes: np.ndarray, af
     total[two] = np.logaddexp(split, logprob[closes[two]] + behind)
     return total
 
+# %% ../nbs/07_kernels.ipynb #option-words
+def _option_words(tokens: Tokens, begins: np.ndarray, after: np.ndarray) -> list[Words]:
+    "What is to be asked where responses begin; a response without any token, not even one that ends it, has no such place."
+    first = np.array([ids[0] for ids in tokens.options], dtype=np.int64)
+    return [Words(begins[after > begins], first)] if tokens.options else []
+
+# %% ../nbs/07_kernels.ipynb #option-logprobs
+def _option_logprobs(model: torch.nn.Module, tokens: Tokens, filled: np.ndarray, words: list[torch.Tensor]) -> np.ndarray | None:
+    "Log-probabilities of the options (responses, options); NaN for responses that have no place; None if nothing was asked."
+    if not tokens.options:
+        return None
+    logprobs = np.full((len(tokens.start), len(tokens.options)), np.nan)
+    for first in words:
+        logprobs[filled] = continue_options(model, tokens.ids, tokens.start[filled], tokens.options, first.double().cpu().numpy())
+    return logprobs
+
 # %% ../nbs/07_kernels.ipynb #score-tokens
 def score_tokens(
     model: torch.nn.Module,  # causal language model of transformers, in eval mode
@@ -75,17 +93,19 @@ def score_tokens(
     positions, begins = _runs(tokens)
     if len(positions) == 0:
         zeros = np.zeros(len(tokens.start))
-        return ResponseScores(zeros, zeros.astype(int), zeros + np.nan, zeros == 0, zeros + np.nan)
+        return ResponseScores(zeros, zeros.astype(int), zeros + np.nan, zeros == 0, zeros + np.nan, _option_logprobs(model, tokens, zeros > 0, []))
     n_tokens = tokens.end - tokens.start
     ends, after = begins + n_tokens, begins + (tokens.close - tokens.start)
-    closing = _closing_words(tokens, ends)
-    found, words = predict(model, tokens.ids, positions, closing[-1])
+    closing, options = _closing_words(tokens, ends), _option_words(tokens, begins, after)
+    found, words = predict(model, tokens.ids, positions, closing[-1] + options)
+    n_closing = len(closing[-1])
     logprob, right, entropy = (values.cpu().numpy() for values in (found.logprob, found.argmax_right, found.entropy))
     return ResponseScores(
         nll=-_sums(logprob, begins, ends), n_tokens=n_tokens,
-        close_nll=-_closing_logprob(tokens, logprob, ends, after, closing, words),
+        close_nll=-_closing_logprob(tokens, logprob, ends, after, closing, words[:n_closing]),
         argmax_right=_sums(right, begins, ends) == n_tokens,
-        first_entropy=entropy[np.minimum(begins, len(entropy) - 1)])
+        first_entropy=entropy[np.minimum(begins, len(entropy) - 1)],
+        option_logprobs=_option_logprobs(model, tokens, after > begins, words[n_closing:]))
 
 # %% ../nbs/07_kernels.ipynb #score-batch
 def score_batch(

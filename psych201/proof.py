@@ -26,6 +26,13 @@ def bound_of(
     "How far a response may move."
     return BOUNDS.get(must.get("dtype"), BOUNDS["float32"])
 
+# %% ../nbs/08d_proof.ipynb #moves-of-options
+def _moves_of_options(both: pl.DataFrame) -> pl.Series:
+    "How far the options of each row moved at most, where both sides have the same number of them; else 0."
+    pairs = both.select("option_logprobs", "option_logprobs_now").iter_rows()
+    return pl.Series([max((abs(a - b) for a, b in zip(old, new)), default=0.0) if old and new and len(old) == len(new) else 0.0
+                      for old, new in pairs], dtype=pl.Float64)
+
 # %% ../nbs/08d_proof.ipynb #largest-move
 def largest_move(
     stored: pl.DataFrame,  # columns of store.RESPONSES, one transcript
@@ -37,7 +44,7 @@ def largest_move(
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_now")) for name in ("n_tokens", "reason"))
     moves = [pl.when(pl.col(name).is_null() & pl.col(f"{name}_now").is_null()).then(0.0).otherwise(
         (pl.col(name) - pl.col(f"{name}_now")).abs().fill_null(infinite)) for name in ("nll", "close_nll", "first_entropy")]
-    move = pl.when(same).then(pl.max_horizontal(moves)).otherwise(infinite)
+    move = pl.when(same).then(pl.max_horizontal(*moves, _moves_of_options(both))).otherwise(infinite)
     if both.is_empty():
         return 0.0, 0
     row = both.select("response_index", move=move).sort("move", "response_index").row(-1, named=True)
@@ -61,6 +68,8 @@ def check_shard(
     if input_digest(scorer, transcript) != shard.inputs[transcript.key]:
         raise StoreError(f"{transcript!r} is not put to {scorer.name} as it was when {shard.path.name} was scored. {way_out}")
     rows = pl.read_parquet(shard.path, glob=False).filter(transcript=transcript.key)
+    if shard.options.get(transcript.experiment) != list(getattr(scorer, "options", {}).get((transcript.study, transcript.experiment), ())):
+        rows = rows.with_columns(option_logprobs=None)  # of other options
     moved, index = largest_move(rows, scorer.score([transcript]))
     if moved > bound_of(must):
         raise StoreError(f"Scored again, response {index} of {transcript!r} is {moved:.2g} nats away from its score in "

@@ -19,10 +19,13 @@ import pandas as pd
 import polars as pl
 
 from . import data, models
+from .attention import NAME
 from .baselines import make_baseline
+from .continuations import beginnings
 from .data import Dataset, by_study
 from .formats import check_format
 from .models import LanguageModel
+from .options import check_options, choose_options
 from .proof import prove
 from .scorers import LanguageModelScorer, Scorer, input_digest, stream
 from .settings import load_settings
@@ -32,22 +35,29 @@ from .summary import summarise_scores
 from .transcripts import Transcript
 from .upkeep import forget, note_people, outdated
 
+# %% ../nbs/09_score.ipynb #with-options
+def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int, options: str) -> LanguageModelScorer:
+    "A language model as a scorer that knows the options of a data set."
+    return LanguageModelScorer(language_model, format, max_tokens, choose_options(dataset.whole, language_model.tokenizer, options))
+
 # %% ../nbs/09_score.ipynb #make-scorer
 def make_scorer(
     name: str,  # a model as models.load takes it, or a baseline
     dataset: Dataset,  # from whose responses a baseline takes its options
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
+    options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
     **how,  # dtype, device, revision; see models.load
 ) -> Scorer:
     "The scorer that a name stands for."
     check_format(format)
+    check_options(options)
     if name.startswith("baseline:"):
         if format != "plain":
             raise ValueError(f"A baseline reads no text, so it knows the format plain only, not {format!r}.")
         return make_baseline(name, dataset.whole)
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
-    return LanguageModelScorer(models.load(name, **how), format, limit)
+    return _with_options(models.load(name, **how), dataset, format, limit, options)
 
 # %% ../nbs/09_score.ipynb #plan
 @dataclass(frozen=True)
@@ -212,6 +222,36 @@ def _announce(run: Run, plan: Plan, tokens: int, say: Callable[[str], None]) -> 
             f"{len(plan.inputs) - len(todo)} are scored already.")
     return responses
 
+# %% ../nbs/09_score.ipynb #cost-of-options
+def _cost_of_options(scorer: LanguageModelScorer, todo: list[Transcript]) -> str:
+    "What options of several tokens cost, in words; '' where there are none."
+    ways = {experiment: beginnings(list(options.values())) for experiment, options in scorer.options.items()}
+    longer = [(len(one.spans), ways.get((one.study, one.experiment), [])) for one in todo]
+    if not any(some for _, some in longer):
+        return ""
+    twice = sum(bool(some) for _, some in longer)
+    if scorer.language_model.model.config._attn_implementation == NAME:
+        tokens = sum(spans * sum(map(len, some)) for spans, some in longer)
+        return f" Options of several tokens: {twice} transcripts are read twice, with {tokens:,} more tokens behind them."
+    again = sum(spans * len(some) for spans, some in longer)
+    return f" Options of several tokens: the beginnings of {twice} transcripts are read {again:,} times more (this kind of model reads each anew)."
+
+# %% ../nbs/09_score.ipynb #announce-options
+def _announce_options(scorer: Scorer, plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None:
+    "Says for how many experiments options are scored, and whether stored scores have other ones."
+    if not isinstance(scorer, LanguageModelScorer) or not scorer.options:
+        return
+    transcripts = [transcript for some in plan.todo.values() for transcript in some]
+    if experiments := {(one.study, one.experiment) for one in transcripts}:
+        say(f"{scorer.name}: for {len(experiments & set(scorer.options))} of {len(experiments)} experiments the log-probability of "
+            f"each option is kept.{_cost_of_options(scorer, transcripts)}")
+    stored = {key: shard.options for shard in plan.stay for key in shard.inputs}
+    other = [one for one in dataset if (one.study, one.experiment) in scorer.options and one.key in stored
+             and stored[one.key].get(one.experiment) != list(scorer.options[one.study, one.experiment])]
+    if other:
+        say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is {other[0]!r}); restart=True "
+            "(--restart) scores them anew.")
+
 # %% ../nbs/09_score.ipynb #check-prune
 def _check_prune(dataset: Dataset) -> None:
     "Raises `ValueError` if some records cannot be read."
@@ -241,21 +281,21 @@ def _as_dataset(dataset) -> Dataset:
     return dataset
 
 # %% ../nbs/09_score.ipynb #as-scorer
-def _as_scorer(scorer, dataset: Dataset, format: str, max_tokens: int | None) -> Scorer:
+def _as_scorer(scorer, dataset: Dataset, format: str, max_tokens: int | None, options: str) -> Scorer:
     "A scorer from what `score` takes."
     if isinstance(scorer, str):
-        return make_scorer(scorer, dataset, format, max_tokens)
+        return make_scorer(scorer, dataset, format, max_tokens, options)
     if isinstance(scorer, LanguageModel):
-        return LanguageModelScorer(scorer, format, load_settings().max_tokens if max_tokens is None else max_tokens)
-    if format != "plain" or max_tokens is not None:
-        raise ValueError("format and max_tokens belong to the scorer; give them to it.")
+        return _with_options(scorer, dataset, format, load_settings().max_tokens if max_tokens is None else max_tokens, options)
+    if format != "plain" or max_tokens is not None or options != "single":
+        raise ValueError("format, max_tokens and options belong to the scorer; give them to it.")
     return scorer
 
 # %% ../nbs/09_score.ipynb #work
 def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress) -> None:
     "Scores and saves what the plan says."
     def save(transcripts: list[Transcript], rows: pl.DataFrame, seconds: float) -> None:
-        save_shard(run, transcripts, rows, plan.inputs, {"seconds": seconds}, plan.replacing)
+        save_shard(run, transcripts, rows, plan.inputs, {"seconds": seconds}, plan.replacing, getattr(scorer, "options", {}))
 
     for study, transcripts in plan.todo.items():
         begin = time.perf_counter()
@@ -271,6 +311,7 @@ def score(
     store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
+    options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
     restart: bool = False,  # True: score these transcripts anew, replacing what is stored of them
     prune: bool = False,  # True: forget what is stored of the studies of the data and is no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress
@@ -280,7 +321,7 @@ def score(
     dataset = _as_dataset(dataset)
     if prune:
         _check_prune(dataset)
-    scorer = _as_scorer(scorer, dataset, format, max_tokens)
+    scorer = _as_scorer(scorer, dataset, format, max_tokens, options)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
     old = outdated(run, dataset.whole, by_study(dataset))
@@ -288,6 +329,7 @@ def score(
     if checked := prove(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
     _announce_outdated(run, old, prune, say)
+    _announce_options(scorer, plan, dataset, say)
     tokens = estimate_tokens(scorer, plan.todo)
     responses = _announce(run, plan, sum(tokens.values()), say)
     describe(run, getattr(scorer, "card", {}))

@@ -14,7 +14,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +59,15 @@ def _check_rows(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> N
         raise ValueError(f"{scorer.name} gave NLL {nll} and reason {reason!r} for response {index} of {transcript!r}; a response "
                          f"has a finite NLL, or none and one of the reasons {', '.join(REASONS)}.")
 
+# %% ../nbs/08b_scorers.ipynb #check-options
+def _check_options(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> None:
+    "Raises `ValueError` unless log-probabilities of options are as many as the scorer names options."
+    asked = rows["option_logprobs"].drop_nulls()
+    options = getattr(scorer, "options", {}).get((transcript.study, transcript.experiment), ())
+    if len(asked) and set(asked.list.len()) != {len(options)}:
+        raise ValueError(f"{scorer.name} gave log-probabilities of {sorted(set(asked.list.len()))} options for {transcript!r}, and "
+                         f"its `options` name {len(options)}.")
+
 # %% ../nbs/08b_scorers.ipynb #stream
 def stream(
     scorer: Scorer,
@@ -71,6 +80,7 @@ def stream(
         if (rows := next(tables, None)) is None:
             raise ValueError(f"{scorer.name} ended before {transcript!r}; a scorer gives a table for each transcript.")
         _check_rows(scorer, transcript, rows)
+        _check_options(scorer, transcript, rows)
         yield rows
 
 # %% ../nbs/08b_scorers.ipynb #input-digest
@@ -121,7 +131,8 @@ def _reason(n_scored: int, unknown: np.ndarray) -> pl.Expr:
 def _join(responses: list[str], scores: ResponseScores, unknown: np.ndarray = np.array([], dtype=np.int64)) -> pl.DataFrame:
     "One row a response: its scores, or the reason why it has none."
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
-    scored = pl.DataFrame({"response_index": range(len(scores)), **vars(scores)})
+    values = {name: column for name, column in vars(scores).items() if column is not None}
+    scored = pl.DataFrame({"response_index": range(len(scores)), **values})
     rows = marked.join(scored, on="response_index", how="left", maintain_order="left")
     rows = rows.with_columns(reason=_reason(len(scores), unknown))
     return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
@@ -146,7 +157,8 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_scorers.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "formats", "tokens", "weights", "attention", "models", "head", "predictions", "kernels", "scorers")  # modules
+MAKES_NUMBERS = ("transcripts", "formats", "tokens", "weights", "attention", "models", "head", "predictions", "continuations", "kernels",
+                 "scorers")  # modules
 
 
 @lru_cache
@@ -212,6 +224,7 @@ class LanguageModelScorer:
     language_model: LanguageModel
     format: str = "plain"  # a key of formats.FORMATS
     max_tokens: int = 0  # longest input; 0: the context window
+    options: dict = field(default_factory=dict, repr=False)  # (study, experiment) -> option -> token ids; see options.choose_options
 
     def __post_init__(self):
         check_format(self.format)
@@ -236,7 +249,8 @@ class LanguageModelScorer:
     def encoded(self, transcript: Transcript) -> tuple[list[str], Tokens]:
         "Responses, and the tokens that are read: those that the context window holds."
         pieces = format_pieces(transcript, self.format, self.language_model.tokenizer)
-        tokens = encode(pieces, self.language_model.tokenizer)
+        options = self.options.get((transcript.study, transcript.experiment), {})
+        tokens = replace(encode(pieces, self.language_model.tokenizer), options=tuple(options.values()))
         return [piece.text for piece in pieces if piece.kind == "response"], cut(tokens, token_limit(self.language_model, self.max_tokens))
 
     def stream(self, transcripts: list[Transcript]) -> Iterator[pl.DataFrame]:

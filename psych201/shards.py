@@ -23,7 +23,7 @@ import polars as pl
 from .transcripts import Transcript, UserError
 
 # %% ../nbs/08_shards.ipynb #schema
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REASONS = ("cut", "empty", "not_encodable", "no_tokens", "not_finite")  # why a response has no score
 RESPONSES = {
     "model": pl.String, "format": pl.String, "rule": pl.String,  # who scored, how the input was made, how it was cut
@@ -36,6 +36,7 @@ RESPONSES = {
     "argmax_right": pl.Boolean,  # every token was the most likely one
     "first_entropy": pl.Float64,  # nats, of the prediction of the first token
     "reason": pl.String,  # null: scored; else one of REASONS
+    "option_logprobs": pl.List(pl.Float32),  # nats, of each option of the experiment, as the shard names them; null: not asked
 }  # column -> type
 
 # %% ../nbs/08_shards.ipynb #facts
@@ -162,6 +163,7 @@ class Shard:
     inputs: dict[str, str]  # key of each transcript -> digest of what was scored
     written: int  # rises with every shard of a run; the newest of two shards with the same transcript counts
     probes: list[str] = field(default_factory=list)  # keys of transcripts that are kept whole, for proofs
+    options: dict[str, list[str]] = field(default_factory=dict)  # experiment -> what option_logprobs speaks of
 
     def metadata(self) -> dict[str, str]:
         "For the Parquet file."

@@ -171,10 +171,11 @@ def write_shard(
     identity: Identity,
     written: int,  # nanoseconds
     probes: Sequence[str] = (),  # keys of transcripts that are kept whole
+    options: dict[str, list[str]] | None = None,  # experiment -> what option_logprobs speaks of
 ) -> Shard:
     "Writes one file."
     path = shard_path(run, study, identity, inputs)
-    shard = Shard(path, run.model, study, identity, inputs, written, list(probes))
+    shard = Shard(path, run.model, study, identity, inputs, written, list(probes), options or {})
     typed = rows.select(pl.col(name).cast(kind) for name, kind in RESPONSES.items())
     write_atomically(path, lambda part: typed.write_parquet(part, metadata=shard.metadata()), run.store / ".parts")
     return shard
@@ -188,7 +189,7 @@ def take_out(
     "Writes a shard anew without some transcripts, then removes the old file."
     if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
         rows = pl.read_parquet(old.path, glob=False).filter(pl.col("transcript").is_in(list(left)))
-        write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left])
+        write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left], old.options)
     old.path.unlink(missing_ok=True)
 
 # %% ../nbs/08a_store.ipynb #drop-hidden-2
@@ -224,6 +225,7 @@ def save_shard(
     inputs: dict[str, str],  # key of each transcript -> digest of what was scored
     recorded: dict | None = None,  # environment, seconds
     replacing: Iterable[str] = (),  # keys of all transcripts whose stored scores the run replaces
+    options: dict[tuple[str, str], Iterable[str]] | None = None,  # (study, experiment) -> what option_logprobs speaks of, if rows have any
 ) -> Shard | None:  # None: all of it was there already
     "Adds the scores of some transcripts; raises `StoreError` if others lie there that were made differently."
     with locked(run.store):
@@ -235,8 +237,10 @@ def save_shard(
             save_probe(run.store, probe, inputs[probe.key])
         keys = sorted(transcript.key for transcript in new)
         identity = Identity(run.identity.must, run.identity.proved, {**run.identity.recorded, **(recorded or {})})
+        asked = set(rows.filter(pl.col("option_logprobs").is_not_null())["transcript"])
+        named = {t.experiment: list((options or {})[t.study, t.experiment]) for t in new if t.key in asked}
         shard = write_shard(run, new[0].study, rows.filter(pl.col("transcript").is_in(keys)),
-                            {key: inputs[key] for key in keys}, identity, _now(run), [probe.key for probe in probes])
+                            {key: inputs[key] for key in keys}, identity, _now(run), [probe.key for probe in probes], named)
         if replacing:
             drop_hidden(run)
         return shard

@@ -41,6 +41,8 @@ OPTIONS = {
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=_whole_number, metavar="N", help="longest input in tokens (0: the context window; default: settings.ini)"),
+    "--options": dict(choices=("single", "all", "none"), help="whose log-probability is kept of each response: options of one token "
+                      "(default), also longer ones, which takes longer, or none"),
     "--restart": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
     "--prune": dict(action="store_true", default=None, help="forget scores of transcripts that are no longer in the data (edited, removed)"),
 }  # the shared options: name -> arguments of argparse
@@ -158,7 +160,7 @@ def _score_command(arguments: argparse.Namespace) -> int:
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision)
     make_folder(output)
-    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "restart", "prune")
+    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "options", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format)
 

@@ -69,6 +69,26 @@ def test_packed_texts_do_not_see_each_other(name):
 
 
 @pytest.mark.parametrize("name", OWN)
+def test_branches(name):
+    "Ways in which a text goes on, behind the text: as if each were read alone, below, at and above the window."
+    model = build(name)
+    assert attention.use_own_attention(model)
+    ids = torch.randint(3, WORDS, (130,), generator=torch.Generator().manual_seed(7))
+    ways = [torch.tensor(way) for way in ((5, 6, 7), (9,), (8, 8))]
+    branches = [attention.Branch(seen, (3, 1, 2)) for seen in (2, WINDOW - 1, WINDOW, 129)]
+    inputs, positions = torch.cat([ids, *ways * len(branches)]), attention.branch_positions(len(ids), branches)[None]
+    with attention.branched(len(ids), branches):
+        together = logprobs(model, inputs, position_ids=positions)
+    np.testing.assert_allclose(together[:130], logprobs(model, ids), rtol=0, atol=1e-4)
+    begin = 130
+    for branch in branches:
+        for way in ways:
+            alone = logprobs(model, torch.cat([ids[: branch.seen], way]))[branch.seen :]
+            np.testing.assert_allclose(together[begin : begin + len(way)], alone, rtol=0, atol=1e-4)
+            begin += len(way)
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_what_is_not_ours_to_do_stays_right(name):
     "Padding on both sides, and a text read in two parts with a cache."
     model = build(name)

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 import duckdb
 import numpy as np
@@ -16,8 +17,9 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
-from psych201 import data, formats, models, proof, score, scorers, shards, store, upkeep
+from psych201 import choices, data, formats, models, proof, score, scorers, shards, store, upkeep
 from psych201.models import Card
+from psych201.options import choose_options
 from psych201.scorers import LanguageModelScorer
 from psych201.score import Limits
 from psych201.shards import StoreError
@@ -261,7 +263,8 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "models", "head", "predictions", "kernels", "scorers"])
+@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "models", "head", "predictions", "continuations",
+                                    "kernels", "scorers"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = scorers.source_hash.__wrapped__()
     read = Path.read_bytes
@@ -556,6 +559,74 @@ def test_options_of_a_baseline_are_those_of_all_that_is_stored(tmp_path):
     score.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
 
 
+def picks(participant: int, answers: str) -> Transcript:
+    "A session of one-letter answers."
+    return Transcript("Pick. " + ", ".join(f"<<{answer}>>" for answer in answers), "wulff2020", "exp1", str(participant))
+
+
+def test_options_are_those_of_all_people_and_named_in_each_shard(tmp_path, tiny, capsys):
+    "Also where a part is scored first; what was stored with fewer options is said, and scored anew only when asked for."
+    people = data.Dataset([picks(1, "JJ"), picks(2, "FJ")])
+    score.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, progress="none")
+    assert store.read_scores(tmp_path)["option_logprobs"].list.len().to_list() == [2, 2]
+    more = data.Dataset([*people, picks(3, "K")])
+    score.score(tiny, more, tmp_path, progress="lines")
+    said = capsys.readouterr().err
+    assert "for 1 of 1 experiments the log-probability of each option is kept." in said
+    assert "1 transcripts were scored without these options (the first is Transcript(wulff2020, participant 1" in said
+    table = choices.scan_choices(tmp_path).collect()
+    names = {person: set(rows["option"]) for (person,), rows in table.group_by("person")}
+    assert names == {"wulff2020/exp1/1": {"F", "J"}, "wulff2020/exp1/2": {"F", "J", "K"}, "wulff2020/exp1/3": {"F", "J", "K"}}
+    chosen = table.filter("chosen").join(store.read_scores(tmp_path), on=["transcript", "response_index"])
+    np.testing.assert_allclose(-chosen["logprob"], chosen["nll"], atol=1e-5)
+    assert len(chosen) == 5
+    score.score(tiny, more, tmp_path, restart=True, progress="lines")
+    assert set(store.read_scores(tmp_path)["option_logprobs"].list.len()) == {3}
+    assert "without these options" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode, expected", [("none", [None] * 4), ("single", [None] * 2 + [2] * 2), ("all", [3] * 2 + [2] * 2)])
+def test_which_options_are_scored(tmp_path, tiny, capsys, mode, expected):
+    "Numbers are several tokens; said before is what they cost."
+    people = data.Dataset([replace(picks(1, ["123", "17"]), experiment="exp0"), replace(picks(2, ["4", "123"]), experiment="exp0"), picks(3, "JF")])
+    score.score(tiny, data.Dataset([people[0], people[2]], source=people), tmp_path, options=mode, progress="lines")
+    assert ("1 transcripts are read twice, with " in capsys.readouterr().err) == (mode == "all")
+    table = store.read_scores(tmp_path).sort("experiment", "response_index")
+    assert table["option_logprobs"].list.len().to_list() == expected
+    if mode == "all":
+        rows = table.head(2)
+        given = [rows["option_logprobs"][n][["123", "17", "4"].index(rows["response"][n])] for n in (0, 1)]
+        np.testing.assert_allclose([-value for value in given], rows["nll"], atol=1e-4)
+
+
+def test_options_of_models_that_keep_their_own_attention(tiny, capsys):
+    "The same numbers, read one by one."
+    transcript = Transcript("You say <<twelve points>>, then <<J>>, <<ten>>.", "wulff2020", "exp1", "7")
+    options = choose_options([transcript], tiny.tokenizer, "all")
+    theirs = models.load("tiny-llama", dtype="float32", device="cpu")
+    theirs.model.set_attn_implementation("eager")
+    one, other = (LanguageModelScorer(model, options=options).score([transcript]) for model in (tiny, theirs))
+    np.testing.assert_allclose(one["option_logprobs"].to_list(), other["option_logprobs"].to_list(), atol=1e-4)
+    np.testing.assert_allclose([-one["option_logprobs"][n][list(options["wulff2020", "exp1"]).index(answer)]
+                                for n, answer in enumerate(transcript.responses)], one["nll"], atol=1e-4)
+    score.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), options="all", progress="lines")
+    assert "this kind of model reads each anew" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
+
+
+def test_a_proof_looks_at_options_too(tmp_path, tiny, monkeypatch):
+    people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
+    scorer = LanguageModelScorer(tiny, options=choose_options(people, tiny.tokenizer))
+    run_score(scorer, data.Dataset(people.transcripts[:1]), tmp_path)
+    monkeypatch.setattr(scorers, "source_hash", lambda *_: "other")
+    original = LanguageModelScorer.score
+    moved = pl.col("option_logprobs").list.eval(pl.element() + 0.5)
+    monkeypatch.setattr(LanguageModelScorer, "score", lambda self, some: original(self, some).with_columns(moved))
+    with pytest.raises(StoreError, match="0.5 nats away"):
+        run_score(scorer, people, tmp_path)
+    other = replace(scorer, options={("wulff2020", "exp1"): {"J": scorer.options["wulff2020", "exp1"]["J"], "K": (7,)}})
+    run_score(other, people, tmp_path)  # of other options, which nobody can compare
+
+
 @pytest.mark.parametrize("name", ["out[1]", "o*", "a?b", "50%"])
 def test_a_store_with_any_name(tmp_path, scorer, name):
     "Brackets and stars are no pattern; a neighbour whose name would fit one is not read."
@@ -622,15 +693,15 @@ def test_an_old_store_is_told_apart(tmp_path, scorer):
     old.mkdir(parents=True)
     (old / "manifest.json").write_text('{"identity": {"model": "tiny-llama", "format": "plain"}, "studies": {}}')
     for attempt in (lambda: store.read_scores(tmp_path), lambda: run_score(scorer, dataset(1), tmp_path)):
-        with pytest.raises(StoreError, match="schema 1.*reads schema 2; score into another output folder"):
+        with pytest.raises(StoreError, match="schema 1.*reads schema 3; score into another output folder"):
             attempt()
     assert not (tmp_path / "responses").exists()
 
 
 def test_another_schema_with_the_same_columns_is_told_apart(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(1), tmp_path)
-    monkeypatch.setattr(shards, "SCHEMA_VERSION", 3)
-    with pytest.raises(StoreError, match="schema 2.*reads schema 3"):
+    monkeypatch.setattr(shards, "SCHEMA_VERSION", 4)
+    with pytest.raises(StoreError, match="schema 3.*reads schema 4"):
         store.read_scores(tmp_path)
 
 
