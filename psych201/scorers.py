@@ -225,6 +225,7 @@ class LanguageModelScorer:
     format: str = "plain"  # a key of formats.FORMATS
     max_tokens: int = 0  # longest input; 0: the context window
     options: dict = field(default_factory=dict, repr=False)  # (study, experiment) -> option -> token ids; see options.choose_options
+    budget: int | None = None  # tokens that are read together; see kernels.score_batch
 
     def __post_init__(self):
         check_format(self.format)
@@ -269,7 +270,7 @@ def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Itera
             responses.append((marked, tokens.unknown))
             yield tokens
 
-    scores, identity = score_batch(scorer.language_model.model, texts()), scorer.identity()
+    scores, identity = score_batch(scorer.language_model.model, texts(), scorer.budget), scorer.identity()
     for transcript, found in zip(transcripts, scores):
         marked, unknown = responses.popleft()
         yield response_rows(scorer, transcript, _join(marked, found, unknown), identity)

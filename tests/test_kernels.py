@@ -10,7 +10,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
-from psych201 import data, head, kernels, models, predictions, tokens
+from psych201 import attention, data, head, kernels, models, predictions, tokens
 from psych201.formats import Piece
 
 
@@ -52,10 +52,16 @@ HEADS = {  # name in transformers -> what is special about its head
 }
 
 
-def some_responses(n: int = 60, words: int = SMALL["vocab_size"]) -> tokens.Tokens:
-    "Responses of two tokens all over a text."
-    start = np.arange(4, n - 4, 7)
-    return tokens.Tokens(np.random.default_rng(0).integers(3, words, n), start, start + 2, start + 3)
+CLOSING = tokens.Closing(np.array([7, 9, 200]), np.array([5, 6, 7, 9, 200]))
+
+
+def some_responses(n: int = 60, words: int = SMALL["vocab_size"], options=((5,), (300,))) -> tokens.Tokens:
+    "Responses of two tokens all over a text, that end with one token of CLOSING, with two, with others, and with an end of turn."
+    start, ids = np.arange(4, n - 5, 7), np.random.default_rng(0).integers(10, words, n)
+    kind = np.arange(len(start)) % 4
+    ids[start + 2] = np.choose(kind, [9, 5, 50, 9])
+    ids[start + 3] = np.choose(kind, [60, 6, 60, 60])
+    return tokens.Tokens(ids, start, start + 2, start + np.choose(kind, [3, 4, 3, 3]), marked=kind != 3, closing=CLOSING, options=options)
 
 
 def from_all_logits(model, encoded) -> dict[str, np.ndarray]:
@@ -64,10 +70,20 @@ def from_all_logits(model, encoded) -> dict[str, np.ndarray]:
         logits = model(input_ids=torch.from_numpy(encoded.ids)[None], use_cache=False).logits[0].double()
     logprob = logits.log_softmax(-1)
     each = lambda a, b: -sum(logprob[t - 1, encoded.ids[t]].item() for t in range(a, b))
-    first = logprob[encoded.start - 1]
+    first, p = logprob[encoded.start - 1], logprob.exp().numpy()
+
+    def close(a: int, b: int, marked: bool) -> float:
+        "By the formulas of the notebook."
+        if marked and encoded.ids[a] in CLOSING.whole:
+            return -np.log(p[a - 1, CLOSING.whole].sum())
+        if marked and b - a == 2:
+            return -np.log(p[a - 1, CLOSING.whole].sum() + p[a - 1, encoded.ids[a]] * p[a, CLOSING.half].sum())
+        return each(a, b)
+
     return dict(
         nll=[each(a, b) for a, b in zip(encoded.start, encoded.end)],
-        close_nll=[each(a, b) for a, b in zip(encoded.end, encoded.close)],
+        close_nll=[close(*ending) for ending in zip(encoded.end, encoded.close, encoded.marked)],
+        option_logprobs=np.stack([first[:, option[0]].numpy() for option in encoded.options], axis=1),
         argmax_right=[all(logits[t - 1].argmax() == encoded.ids[t] for t in range(a, b)) for a, b in zip(encoded.start, encoded.end)],
         first_entropy=-(first.exp() * first).sum(-1).numpy())
 
@@ -94,10 +110,10 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
     monkeypatch.setattr(predictions, "_HEADS", {model: None})
     monkeypatch.setattr(predictions, "_LOGITS", 3 * SMALL["vocab_size"])
     compare(kernels.score_tokens(model, encoded), expected)
-    assert sizes == [3] * 8
+    assert sizes == [3] * 8 + [2]
     monkeypatch.setattr(predictions, "_LOGITS", 10**6)
     compare(kernels.score_tokens(model, encoded), expected)
-    assert sizes[8:] == [24]
+    assert sizes[9:] == [26]
 
 
 @pytest.mark.parametrize("change", [dict(multiplier=0.5), dict(softcap=2.0), dict(bias=torch.linspace(0, 1, 331)), dict(weight=torch.ones(331, 8))])
@@ -156,7 +172,8 @@ def closing_probability(model, tokenizer, ids: list[int]) -> float:
     return one if any(words[i].startswith(">>") for i in plain) else two
 
 
-@pytest.mark.parametrize("more, tokens_of_end", [((), 2), ((">)",), 2), ((">>", ">>.", ">.", "<<"), 1), ((">>", ">>>>", ".>>"), 1)])
+@pytest.mark.parametrize("more, tokens_of_end", [((), 2), ((">)",), 2), ((">>", ">>.", ">.", "<<"), 1), ((">>", ">>>>", ".>>"), 1),
+                                                  ((">>", ">>TITLE<<"), 1)])
 def test_the_closing_marker_counts_all_tokens_that_begin_it(more, tokens_of_end):
     "Vocabularies that hold the marker, that glue it to what follows, and that split it; control tokens never close."
     tokenizer = vocabulary(*more, special=(">>TITLE<<", ">end"))
@@ -173,8 +190,11 @@ def test_an_end_of_turn_counts_as_it_stands(tiny):
     "Behind a template a response ends with the template's own tokens, also if they look like a marker."
     pieces = [Piece("Choose. ", "shown"), Piece("J", "response"), Piece(">>", "template"), Piece(" So ", "shown"), Piece("F", "response")]
     encoded = tokens.encode(pieces, tiny.tokenizer)
-    scores, all_of_it = kernels.score_tokens(tiny.model, encoded), from_all_logits(tiny.model, encoded)
-    assert np.isnan(scores.close_nll[1]) and scores.close_nll[0] == pytest.approx(all_of_it["close_nll"][0], abs=1e-4)
+    with torch.inference_mode():
+        logprob = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].log_softmax(-1)
+    expected = -sum(logprob[t - 1, encoded.ids[t]].item() for t in range(encoded.end[0], encoded.close[0]))
+    close_nll = kernels.score_tokens(tiny.model, encoded).close_nll
+    assert np.isnan(close_nll[1]) and close_nll[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_real_closing_markers(packaged):
@@ -184,6 +204,51 @@ def test_real_closing_markers(packaged):
     assert np.ptp([scores.close_nll[0] for scores in closing]) < 1e-4
     glued = encode("You choose <<J>>, then", model.tokenizer)
     assert model.tokenizer.convert_ids_to_tokens(glued.ids[glued.end[0] : glued.close[0]]) == [">>,"]
+
+
+def check_packing(model, texts: list[tokens.Tokens], budgets, monkeypatch) -> None:
+    "Together and alone, in any grouping, every number is the same; and texts are read together, and no more of them than fit."
+    alone, inputs, predict = list(kernels.score_batch(model, texts, 0)), [], kernels.predict
+    monkeypatch.setattr(kernels, "predict", lambda model, ids, *rest: inputs.append(len(ids)) or predict(model, ids, *rest))
+    for budget in budgets:
+        inputs.clear()
+        together = list(kernels.score_batch(model, texts, budget))
+        assert len(inputs) < sum(len(text.start) > 0 for text in texts) and max(inputs) <= max(budget, *map(len, texts))
+        for one, other in zip(alone, together, strict=True):
+            for name, values in vars(one).items():
+                if values is None:
+                    assert getattr(other, name) is None
+                else:
+                    np.testing.assert_allclose(getattr(other, name), values, rtol=0, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Cohere2"])
+def test_packed_texts_are_as_alone(name, monkeypatch):
+    "Lengths around the window; options, texts without responses, and closing markers of either kind."
+    model = random_model(name, HEADS[name])
+    assert attention.use_own_attention(model)
+    texts = [some_responses(n, options=((5,), (300 + n // 50,))) for n in (30, 9, 40, 24, 100, 60, 25, 140)]
+    assert len(texts[1].start) == 0
+    check_packing(model, texts, (80, 200, 1000), monkeypatch)
+
+
+def test_real_texts_packed(packaged, monkeypatch):
+    model = packaged("smollm2-135m-instruct")
+    some = [tokens.cut(encode(transcript.text, model.tokenizer), 200) for transcript in data.load("sample", transcripts=3)]
+    check_packing(model.model, some, (500, 5000), monkeypatch)
+
+
+def test_models_with_their_own_attention_read_texts_alone(monkeypatch):
+    model = random_model("Gemma2", HEADS["Gemma2"])
+    texts = [some_responses(30), some_responses(40)]
+    alone, together = (list(kernels.score_batch(model, texts, budget)) for budget in (0, 1000))
+    assert [one.nll.tolist() for one in alone] == [one.nll.tolist() for one in together]
+
+
+def test_nothing_predicts_the_first_token_of_a_packed_text(tiny):
+    at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
+    with pytest.raises(ValueError, match="very first token"):
+        list(kernels.score_batch(tiny.model, [some_responses(20, 50), at_once], 1000))
 
 
 def test_nothing_predicts_the_first_token(tiny):

@@ -580,9 +580,26 @@ def test_options_are_those_of_all_people_and_named_in_each_shard(tmp_path, tiny,
     chosen = table.filter("chosen").join(store.read_scores(tmp_path), on=["transcript", "response_index"])
     np.testing.assert_allclose(-chosen["logprob"], chosen["nll"], atol=1e-5)
     assert len(chosen) == 5
+    score.score(tiny, data.Dataset(more.transcripts[2:], source=more), tmp_path, restart=True, progress="none")
+    assert choices.scan_choices(tmp_path).collect().sort(*table.columns).equals(table.sort(*table.columns)), "a shard that loses a transcript keeps its names"
     score.score(tiny, more, tmp_path, restart=True, progress="lines")
     assert set(store.read_scores(tmp_path)["option_logprobs"].list.len()) == {3}
     assert "without these options" not in capsys.readouterr().err
+
+
+def test_options_of_a_restart_that_was_killed_are_read_once(tmp_path, tiny, monkeypatch):
+    people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
+    score.score(tiny, people, tmp_path, progress="none")
+    for module in (store, score):
+        monkeypatch.setattr(module, "drop_hidden", lambda run: None)
+    score.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, restart=True, progress="none")
+    assert len(shards.read_shards(tmp_path)) == 2
+    assert len(choices.scan_choices(tmp_path).collect()) == 2 * 2 * 2
+
+
+def test_one_answer_is_no_choice(tmp_path, tiny):
+    score.score(tiny, data.Dataset([picks(1, "JJ")]), tmp_path, progress="none")
+    assert store.read_scores(tmp_path)["option_logprobs"].null_count() == 2 and not shards.read_shards(tmp_path)[0].options
 
 
 @pytest.mark.parametrize("mode, expected", [("none", [None] * 4), ("single", [None] * 2 + [2] * 2), ("all", [3] * 2 + [2] * 2)])
