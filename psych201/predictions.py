@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 
 from .attention import NAME, packed, packed_positions
-from .head import Head, TokenStatistics, find_head, linear_logprob, logprobs_of, token_statistics
+from .fused import available
+from .head import Head, TokenStatistics, find_head, join_statistics, linear_logprob, logprobs_of, token_statistics
 
 # %% ../nbs/07b_predictions.ipynb #logits-at
 @torch.inference_mode()
@@ -94,7 +96,7 @@ def _by_own_logits(model: torch.nn.Module, ids: np.ndarray, positions: np.ndarra
             here = rows[(rows >= begin) & (rows < begin + len(logits))] - begin
             found.append(logits[here][:, words].float() - part.log_sum_exp[here, None])
         begin += len(logits)
-    return TokenStatistics(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]))), [*map(torch.cat, further)]
+    return join_statistics(parts), [*map(torch.cat, further)]
 
 # %% ../nbs/07b_predictions.ipynb #head-statistics
 @torch.inference_mode()
@@ -117,9 +119,23 @@ def _fault_of(model: torch.nn.Module, head: Head, ids: np.ndarray) -> str | None
         moved = (_by_head(model, head, ids, positions, [])[0].logprob.to(own.device) - own).abs().mean().item()
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever it is, there is another way
         return f"{type(error).__name__}: {error}"
     return None if moved <= _ROUNDING[head.weight.dtype] else f"log-probabilities differ by {moved:.2g} nats on average"
+
+# %% ../nbs/07b_predictions.ipynb #with-kernel
+def _has_kernel(head: Head) -> bool:
+    "True where the fused kernel can be tried."
+    return head.weight.is_cuda and available()
+
+# %% ../nbs/07b_predictions.ipynb #with-kernel-2
+def _with_kernel(model: torch.nn.Module, head: Head | None, ids: np.ndarray) -> Head | None:
+    "The head with the fused kernel where that can be used; warns where it should work and does not."
+    if head is None or not _has_kernel(head):
+        return head
+    if fault := _fault_of(model, replace(head, fused=True), ids):
+        warnings.warn(f"The fused head does not work here, the plain one is used: {fault}.", stacklevel=3)
+    return replace(head, fused=fault is None)
 
 # %% ../nbs/07b_predictions.ipynb #head-of
 _HEADS: WeakKeyDictionary = WeakKeyDictionary()
@@ -131,7 +147,7 @@ def head_of(
 ) -> Head | None:  # None: the model's own logits are to be taken
     "The head of a model, tried once; warns where it cannot be used."
     if model not in _HEADS:
-        head = find_head(model)
+        head = _with_kernel(model, find_head(model), ids)
         fault = _fault_of(model, head, ids) if head else "its output embeddings are not of the usual form"
         if fault:
             warnings.warn(f"{type(model).__name__} is scored from its own logits, which takes longer: {fault}.", stacklevel=2)

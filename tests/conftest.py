@@ -8,6 +8,9 @@ import torch
 import transformers
 from hypothesis import settings
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
+
 from psych201 import data, models, tokens, weights
 from psych201.formats import marked_pieces
 

@@ -10,7 +10,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
-from psych201 import attention, data, head, kernels, models, predictions, tokens
+from psych201 import attention, data, fused, head, kernels, models, predictions, tokens
 from psych201.formats import Piece
 
 
@@ -141,6 +141,43 @@ def test_the_head_of_half_weights_is_multiplied_in_float32(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kernels.score_tokens(model, encoded)
+
+
+SHAPES = [(1, 1, 1), (7, 50, 331), (33, 70, 129), (65, 64, 4096), (3, 130, 257)]  # rows, width, words: below, at and above blocks
+
+
+@pytest.mark.skipif(not fused.available(), reason="no Triton here")
+@pytest.mark.parametrize("rows, width, words", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias, multiplier, softcap", [(False, 1.0, None), (True, 0.25, 5.0), (False, 2.0, 30.0)])
+def test_the_fused_head_gives_what_the_plain_one_gives(rows, width, words, dtype, bias, multiplier, softcap):
+    "In Triton's interpreter where there is no GPU."
+    device, generator = "cuda" if torch.cuda.is_available() else "cpu", torch.Generator().manual_seed(rows)
+    hidden, weight = (torch.randn(n, width, generator=generator).to(device, dtype) for n in (rows, words))
+    given = head.Head(weight, torch.randn(words, generator=generator).to(device, dtype) if bias else None, multiplier, softcap)
+    targets = torch.randint(words, (rows,), generator=generator).to(device)
+    for states in (hidden, hidden.float()):  # of the weights' dtype, and of a wider one
+        one, other = (head.linear_logprob(which, states, targets) for which in (given, replace(given, fused=True)))
+        for name, values in vars(one).items():
+            torch.testing.assert_close(getattr(other, name), values, rtol=1e-5, atol=2e-4, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.skipif(not fused.available(), reason="no Triton here")
+def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
+    "A kernel that fails, or gives other numbers, is left for the plain head, and a warning says so."
+    monkeypatch.setattr(predictions, "_has_kernel", lambda head: True)
+    encoded, original = some_responses(), head.fused_logprob
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = random_model("Gemma2", HEADS["Gemma2"])
+        compare(kernels.score_tokens(model, encoded), from_all_logits(model, encoded))
+    assert predictions.head_of(model, encoded.ids).fused
+    for wrong in (lambda *given: 1 / 0, lambda *given: [1.1 * values for values in original(*given)]):
+        model = random_model("Gemma2", HEADS["Gemma2"])
+        monkeypatch.setattr(head, "fused_logprob", wrong)
+        with pytest.warns(UserWarning, match="The fused head does not work here, the plain one is used"):
+            compare(kernels.score_tokens(model, encoded), from_all_logits(model, encoded))
+        assert not predictions.head_of(model, encoded.ids).fused
 
 
 def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
