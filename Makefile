@@ -6,6 +6,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Every target finds the tools of the environment first, also the kernels that papermill starts.
 export PATH := $(abspath $(BIN)):$(PATH)
 
+# Triton's kernels run in its interpreter where there is no GPU.
+export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
+
 .PHONY: help venv install demo test test-fast test-full check notebooks lab sample readme constraints clean
 
 help:

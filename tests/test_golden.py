@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from conftest import encode
-from psych201 import kernels, tokens
+from psych201 import kernels, published
 from psych201.scorers import LanguageModelScorer
 from psych201.transcripts import Transcript
 
@@ -23,8 +23,8 @@ def test_every_golden_response_is_reached(name, packaged, studies, golden_path):
     transcripts = {(transcript.study, transcript.row): transcript for transcript in studies}
     model, compared, through_all = packaged(name), 0, 0
     for key, expected in golden.groupby(["study", "row"], sort=False):
-        text = tokens.paper_text(transcripts[key].text, CUT)
-        found = tokens.encode_paper(text, model.tokenizer)
+        text = published.paper_text(transcripts[key].text, CUT)
+        found = published.encode_paper(text, model.tokenizer)
         assert (found.end - found.start).tolist() == expected["n_tokens"].tolist(), key
         if np.array_equal(encode(text, model.tokenizer).ids, found.ids):
             nll = LanguageModelScorer(model).score([Transcript(text, key[0], "e", "1")])["nll"].drop_nulls().to_numpy()
@@ -46,12 +46,12 @@ def test_rule_span_agrees_where_it_finds_the_same_tokens(packaged, studies, gold
     keys, equal = set(zip(golden["study"], golden["row"])), 0
     for transcript in studies:
         if (transcript.study, transcript.row) in keys:
-            text = tokens.paper_text(transcript.text, CUT)
-            exact, published = encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
+            text = published.paper_text(transcript.text, CUT)
+            exact, found = encode(text, model.tokenizer), published.encode_paper(text, model.tokenizer)
             full = exact.end > exact.start
-            assert full.sum() >= len(published.start)
-            if np.array_equal(exact.ids, published.ids):
+            assert full.sum() >= len(found.start)
+            if np.array_equal(exact.ids, found.ids):
                 equal += 1
-                np.testing.assert_array_equal(exact.start[full], published.start)
-                np.testing.assert_array_equal(exact.end[full], published.end)
+                np.testing.assert_array_equal(exact.start[full], found.start)
+                np.testing.assert_array_equal(exact.end[full], found.end)
     assert equal > len(keys) / 2

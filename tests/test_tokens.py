@@ -10,7 +10,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from conftest import encode
-from psych201 import data, formats, models, tokens
+from psych201 import data, formats, models, published, tokens
 from psych201.formats import Piece
 from psych201.transcripts import Transcript, find_responses
 from psych201.weights import make_tiny
@@ -230,5 +230,18 @@ def test_rule_paper_misses_what_its_notebook_says():
     "Two answers whose closing marker is one token with what follows: one span of both, or none."
     model = models.load("tiny-llama", device="cpu")
     text = "Round 1: you play machine <<J>>. Round 2: you play machine <<F>>."
-    exact, published = encode(text, model.tokenizer), tokens.encode_paper(text, model.tokenizer)
-    assert len(exact.start) == 2 > len(published.start)
+    exact, found = encode(text, model.tokenizer), published.encode_paper(text, model.tokenizer)
+    assert len(exact.start) == 2 > len(found.start)
+
+
+def test_which_response_a_published_span_stands_for(studies):
+    "On real transcripts: what a span decodes to begins with its response; counts add up."
+    model = models.load("tiny-gemma", device="cpu")
+    for transcript in list(studies)[::400]:
+        text = published.paper_text(transcript.text)
+        found, responses = published.encode_paper(text, model.tokenizer), [text[a:b] for a, b in find_responses(text)]
+        assert (np.diff(found.response) > 0).all() and len(responses) <= len(transcript.spans)
+        for start, end, response in zip(found.start, found.end, found.response):
+            assert model.tokenizer.decode(found.ids[start:end]).strip().startswith(responses[response].strip())
+    table = published.compare_rules(list(studies)[::400], model.tokenizer)
+    assert (table["responses"] == table.drop(columns="responses").sum(axis=1)).all() and table["same"].sum() > 0
