@@ -27,6 +27,7 @@ from .formats import check_format
 from .models import LanguageModel
 from .options import check_options, choose_options
 from .proof import prove
+from .published import check_rule
 from .scorers import LanguageModelScorer, Scorer, input_digest, stream
 from .settings import load_settings
 from .shards import Shard, StoreError, locked
@@ -36,9 +37,11 @@ from .transcripts import Transcript
 from .upkeep import forget, note_people, outdated
 
 # %% ../nbs/09_score.ipynb #with-options
-def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int, options: str) -> LanguageModelScorer:
-    "A language model as a scorer that knows the options of a data set."
-    return LanguageModelScorer(language_model, format, max_tokens, choose_options(dataset.whole, language_model.tokenizer, options))
+def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, options: str, rule: str) -> LanguageModelScorer:
+    "A language model as a scorer that knows the options of a data set; rule paper knows none."
+    limit = load_settings().max_tokens if max_tokens is None else max_tokens
+    known = {} if rule == "paper" else choose_options(dataset.whole, language_model.tokenizer, options)
+    return LanguageModelScorer(language_model, format, limit, rule, known)
 
 # %% ../nbs/09_score.ipynb #make-scorer
 def make_scorer(
@@ -47,17 +50,18 @@ def make_scorer(
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
     options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
+    rule: str = "span",  # how the tokens of responses are found; one of published.RULES
     **how,  # dtype, device, revision; see models.load
 ) -> Scorer:
     "The scorer that a name stands for."
     check_format(format)
     check_options(options)
+    check_rule(rule)
     if name.startswith("baseline:"):
-        if format != "plain":
-            raise ValueError(f"A baseline reads no text, so it knows the format plain only, not {format!r}.")
+        if (format, rule) != ("plain", "span"):
+            raise ValueError(f"A baseline reads no text, so it knows the format plain and the rule span only, not {format!r} and {rule!r}.")
         return make_baseline(name, dataset.whole)
-    limit = load_settings().max_tokens if max_tokens is None else max_tokens
-    return _with_options(models.load(name, **how), dataset, format, limit, options)
+    return _with_options(models.load(name, **how), dataset, format, max_tokens, options, rule)
 
 # %% ../nbs/09_score.ipynb #plan
 @dataclass(frozen=True)
@@ -281,14 +285,14 @@ def _as_dataset(dataset) -> Dataset:
     return dataset
 
 # %% ../nbs/09_score.ipynb #as-scorer
-def _as_scorer(scorer, dataset: Dataset, format: str, max_tokens: int | None, options: str) -> Scorer:
-    "A scorer from what `score` takes."
+def _as_scorer(scorer, dataset: Dataset, *how) -> Scorer:
+    "A scorer from what `score` takes; `how` is format, max_tokens, options and rule."
     if isinstance(scorer, str):
-        return make_scorer(scorer, dataset, format, max_tokens, options)
+        return make_scorer(scorer, dataset, *how)
     if isinstance(scorer, LanguageModel):
-        return _with_options(scorer, dataset, format, load_settings().max_tokens if max_tokens is None else max_tokens, options)
-    if format != "plain" or max_tokens is not None or options != "single":
-        raise ValueError("format, max_tokens and options belong to the scorer; give them to it.")
+        return _with_options(scorer, dataset, *how)
+    if how != ("plain", None, "single", "span"):
+        raise ValueError("format, max_tokens, options and rule belong to the scorer; give them to it.")
     return scorer
 
 # %% ../nbs/09_score.ipynb #work
@@ -312,6 +316,7 @@ def score(
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
     options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
+    rule: str = "span",  # how the tokens of responses are found; one of published.RULES; for a model or a name
     restart: bool = False,  # True: score these transcripts anew, replacing what is stored of them
     prune: bool = False,  # True: forget what is stored of the studies of the data and is no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress
@@ -321,7 +326,7 @@ def score(
     dataset = _as_dataset(dataset)
     if prune:
         _check_prune(dataset)
-    scorer = _as_scorer(scorer, dataset, format, max_tokens, options)
+    scorer = _as_scorer(scorer, dataset, format, max_tokens, options, rule)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
     old = outdated(run, dataset.whole, by_study(dataset))

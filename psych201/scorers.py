@@ -30,8 +30,9 @@ import psych201
 from .formats import check_format, format_pieces, pieces_digest
 from .kernels import ResponseScores, score_batch
 from .models import LanguageModel
+from .published import check_rule, encode_by
 from .shards import REASONS, RESPONSES, Identity
-from .tokens import Tokens, cut, encode
+from .tokens import Tokens, cut
 from .transcripts import Transcript
 
 # %% ../nbs/08b_scorers.ipynb #scorer
@@ -118,23 +119,24 @@ def token_limit(
     return min(limits, default=None)
 
 # %% ../nbs/08b_scorers.ipynb #reason
-def _reason(n_scored: int, unknown: np.ndarray) -> pl.Expr:
+def _reason(reach: int, unknown: np.ndarray) -> pl.Expr:
     "Why a response has no score; null if it has one."
     index = pl.col("response_index")
     reasons = {
-        "cut": index >= n_scored, "empty": pl.col("response") == "",
+        "cut": index >= reach, "empty": pl.col("response") == "", "not_found": pl.col("n_tokens").is_null(),
         "not_encodable": index.is_in(unknown.tolist()), "no_tokens": pl.col("n_tokens") == 0,
         "not_finite": ~pl.col("nll").is_finite()}
     return pl.coalesce(pl.when(holds).then(pl.lit(reason)) for reason, holds in reasons.items())
 
 # %% ../nbs/08b_scorers.ipynb #join
-def _join(responses: list[str], scores: ResponseScores, unknown: np.ndarray = np.array([], dtype=np.int64)) -> pl.DataFrame:
+def _join(responses: list[str], scores: ResponseScores, read: Tokens) -> pl.DataFrame:
     "One row a response: its scores, or the reason why it has none."
+    index = range(len(scores)) if read.response is None else read.response
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
     values = {name: column for name, column in vars(scores).items() if column is not None}
-    scored = pl.DataFrame({"response_index": range(len(scores)), **values})
+    scored = pl.DataFrame({"response_index": index, **values}, schema_overrides={"response_index": pl.Int64})
     rows = marked.join(scored, on="response_index", how="left", maintain_order="left")
-    rows = rows.with_columns(reason=_reason(len(scores), unknown))
+    rows = rows.with_columns(reason=_reason(len(scores) if read.reach is None else read.reach, read.unknown))
     return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
         pl.when(pl.col("reason").is_null()).then(name).alias(name) for name in ("nll", "argmax_right", "first_entropy")))
 
@@ -157,7 +159,7 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_scorers.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "formats", "tokens", "weights", "attention", "models", "fused", "head", "predictions", "continuations", "kernels",
+MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attention", "models", "fused", "head", "predictions", "continuations", "kernels",
                  "scorers")  # modules
 
 
@@ -192,11 +194,12 @@ def model_identity(
     language_model: LanguageModel,
     format: str = "plain",
     max_tokens: int = 0,
+    rule: str = "span",
 ) -> Identity:
     "What a language model's numbers depend on."
     config, device = language_model.model.config, language_model.model.device
     must = {"weights": language_model.revision, "config": config_hash(config), "tokenizer": language_model.tokenizer_hash,
-            "dtype": language_model.dtype, "format": format, "rule": "span", "max_tokens": token_limit(language_model, max_tokens)}
+            "dtype": language_model.dtype, "format": format, "rule": rule, "max_tokens": token_limit(language_model, max_tokens)}
     proved = {"code": source_hash(), **versions(), "attention": getattr(config, "_attn_implementation", None),
               "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
     return Identity(must, proved, environment())
@@ -224,11 +227,15 @@ class LanguageModelScorer:
     language_model: LanguageModel
     format: str = "plain"  # a key of formats.FORMATS
     max_tokens: int = 0  # longest input; 0: the context window
+    rule: str = "span"  # how the tokens of responses are found; one of published.RULES
     options: dict = field(default_factory=dict, repr=False)  # (study, experiment) -> option -> token ids; see options.choose_options
     budget: int | None = None  # tokens that are read together; see kernels.score_batch
 
     def __post_init__(self):
         check_format(self.format)
+        check_rule(self.rule)
+        if self.rule == "paper" and self.options:
+            raise ValueError("Rule paper knows no options; leave them out, or take the rule span.")
 
     @property
     def name(self) -> str:
@@ -239,7 +246,7 @@ class LanguageModelScorer:
         return vars(self.language_model.card)
 
     def identity(self) -> Identity:
-        return model_identity(self.language_model, self.format, self.max_tokens)
+        return model_identity(self.language_model, self.format, self.max_tokens, self.rule)
 
     def digest(self, transcript: Transcript) -> str:
         return pieces_digest(format_pieces(transcript, self.format, self.language_model.tokenizer))
@@ -251,7 +258,7 @@ class LanguageModelScorer:
         "Responses, and the tokens that are read: those that the context window holds."
         pieces = format_pieces(transcript, self.format, self.language_model.tokenizer)
         options = self.options.get((transcript.study, transcript.experiment), {})
-        tokens = replace(encode(pieces, self.language_model.tokenizer), options=tuple(options.values()))
+        tokens = replace(encode_by(self.rule, pieces, self.language_model.tokenizer), options=tuple(options.values()))
         return [piece.text for piece in pieces if piece.kind == "response"], cut(tokens, token_limit(self.language_model, self.max_tokens))
 
     def stream(self, transcripts: list[Transcript]) -> Iterator[pl.DataFrame]:
@@ -267,10 +274,10 @@ def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Itera
 
     def texts() -> Iterator[Tokens]:
         for marked, tokens in ahead(scorer.encoded, transcripts):
-            responses.append((marked, tokens.unknown))
+            responses.append((marked, tokens))
             yield tokens
 
     scores, identity = score_batch(scorer.language_model.model, texts(), scorer.budget), scorer.identity()
     for transcript, found in zip(transcripts, scores):
-        marked, unknown = responses.popleft()
-        yield response_rows(scorer, transcript, _join(marked, found, unknown), identity)
+        marked, read = responses.popleft()
+        yield response_rows(scorer, transcript, _join(marked, found, read), identity)

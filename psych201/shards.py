@@ -24,7 +24,7 @@ from .transcripts import Transcript, UserError
 
 # %% ../nbs/08_shards.ipynb #schema
 SCHEMA_VERSION = 3
-REASONS = ("cut", "empty", "not_encodable", "no_tokens", "not_finite")  # why a response has no score
+REASONS = ("cut", "empty", "not_found", "not_encodable", "no_tokens", "not_finite")  # why a response has no score
 RESPONSES = {
     "model": pl.String, "format": pl.String, "rule": pl.String,  # who scored, how the input was made, how it was cut
     "transcript": pl.String,  # key of the transcript

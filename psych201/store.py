@@ -250,12 +250,17 @@ def find_shards(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
+    rules: Sequence[str] | None = None,  # None: all
 ) -> list[Shard]:
     "The shards of a store; raises `StoreError` if there are none, or none of a model asked for."
-    there = [shard for shard in retried(lambda: read_shards(store)) if formats is None or shard.identity.must["format"] in formats]
+    every = retried(lambda: read_shards(store))
+    wanted = {"format": formats, "rule": rules}
+    there = [shard for shard in every if all(some is None or shard.identity.must[name] in some for name, some in wanted.items())]
     if not there:
-        of_format = f" in the format {' or '.join(formats)}" if formats else ""
-        raise StoreError(f"{store} holds no scores{of_format}; run `psych201 score MODEL --output FOLDER` first.")
+        asked = "".join(f" in the {name} {' or '.join(some)}" for name, some in wanted.items() if some)
+        others = " and ".join(sorted({"{format}/{rule}".format(**shard.identity.must) for shard in every}))
+        instead = f", only in {others} (format/rule)" if others else ""
+        raise StoreError(f"{store} holds no scores{asked}{instead}; run `psych201 score MODEL --output FOLDER` first.")
     known = {shard.model for shard in there}
     if missing := sorted(set(models or ()) - known):
         raise StoreError(f"{store} holds no scores of {', '.join(missing)}, only of {', '.join(sorted(known))}; run "
@@ -280,9 +285,10 @@ def scan_scores(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
+    rules: Sequence[str] | None = None,  # None: all
 ) -> pl.LazyFrame:  # columns of store.SCHEMA, one row a response, in no order
     "All scores of a store as a lazy table; raises `StoreError` as find_shards does."
-    shards = find_shards(store, models, formats)
+    shards = find_shards(store, models, formats, rules)
     twice = hidden(shards)
     whole = [shard.path for shard in shards if shard.path not in twice]
     tables = [pl.scan_parquet(whole, glob=False)] if whole else []
@@ -295,10 +301,11 @@ def read_scores(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
+    rules: Sequence[str] | None = None,  # None: all
 ) -> pl.DataFrame:  # columns of store.SCHEMA, one row a response
     "All scores of a store, in the order of models, studies, rows and responses."
     order = ["model", "format", "rule", "study", "row", "transcript", "response_index"]
-    return retried(lambda: scan_scores(store, models, formats).sort(order).collect())
+    return retried(lambda: scan_scores(store, models, formats, rules).sort(order).collect())
 
 # %% ../nbs/08a_store.ipynb #read-conditions
 CONDITIONS = ("dtype", "max_tokens", "code", "torch", "transformers", "tokenizers", "attention", "device")
@@ -308,10 +315,11 @@ def read_conditions(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
+    rules: Sequence[str] | None = None,  # None: all
 ) -> pl.DataFrame:  # model, format, rule, and CONDITIONS as text; null where a scorer has none
     "How the scores of each model were made; several values are joined by 'and'."
     seen: dict[tuple, dict[str, set]] = {}
-    for shard in find_shards(store, models, formats):
+    for shard in find_shards(store, models, formats, rules):
         must, values = shard.identity.must, {**shard.identity.must, **shard.identity.proved}
         row = seen.setdefault((shard.model, must["format"], must["rule"]), {name: set() for name in CONDITIONS})
         for name in CONDITIONS:

@@ -41,7 +41,7 @@ def summarise_scores(
     wanted = pl.DataFrame(records, schema={"study": pl.String, "transcript": pl.String}, orient="row")
     repeated = wanted.group_by("study").agg(repeated=pl.len() - pl.col("transcript").n_unique())
     keys = wanted.lazy().unique()
-    counts = retried(lambda: scan_scores(store, [model], [format]).filter(rule=rule).join(
+    counts = retried(lambda: scan_scores(store, [model], [format], [rule]).join(
         keys, on=["study", "transcript"]).group_by("study").agg(**_counts()).collect())
     table = wanted.select("study").unique(maintain_order=True).join(repeated, on="study", maintain_order="left").join(
         counts, on="study", how="left", maintain_order="left")

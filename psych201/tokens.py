@@ -35,6 +35,7 @@ class Tokens:
     marked: np.ndarray | None = None  # (responses,) bool: any token of `closing` may end it; None: the tokens that came do
     closing: Closing | None = None  # of the vocabulary
     response: np.ndarray | None = None  # (spans,) which response each span is; None: the first, the second and so on
+    reach: int | None = None  # how many responses lie in this text, with a span or without; None: as many as there are spans
     options: tuple[tuple[int, ...], ...] = ()  # token ids of what could have been answered, for those who ask; see 07c_options
 
     def __len__(self) -> int:
@@ -208,5 +209,6 @@ def cut(
     length = int(tokens.close[fits - 1]) if fits else 0
     unknown = tokens.unknown[tokens.unknown < fits]
     marked, response = (None if values is None else values[:fits] for values in (tokens.marked, tokens.response))
+    reach = tokens.reach if tokens.response is None or fits == len(tokens.start) else int(tokens.response[fits])
     return replace(tokens, ids=tokens.ids[:length], start=tokens.start[:fits], end=tokens.end[:fits], close=tokens.close[:fits],
-                   unknown=unknown, marked=marked, response=response)
+                   unknown=unknown, marked=marked, response=response, reach=reach)

@@ -77,21 +77,19 @@ def _most(store: str | Path) -> pl.DataFrame:
 # %% ../nbs/08f_upkeep.ipynb #two-versions
 def two_versions(
     store: str | Path,
-    models: Iterable[str] | None = None,  # None: all
-    formats: Iterable[str] | None = None,  # None: all
+    *which,  # models, formats, rules; see store.scan_scores
 ) -> dict[str, int]:  # study -> people; {}: none
     "People of whom one model has scored more texts than any version of the data had."
     each = ["model", "format", "rule", "study", "person"]
-    held = retried(lambda: scan_scores(store, models, formats).group_by(each).agg(n=pl.col("transcript").n_unique()).collect())
+    held = retried(lambda: scan_scores(store, *which).group_by(each).agg(n=pl.col("transcript").n_unique()).collect())
     more = held.join(_most(store), on=["study", "person"]).filter(pl.col("n") > pl.col("most"))
     return dict(more.select("study", "person").unique().group_by("study").len().sort("study").iter_rows())
 
 # %% ../nbs/08f_upkeep.ipynb #version-notes
 def version_notes(
     store: str | Path,
-    models: Iterable[str] | None = None,  # None: all
-    formats: Iterable[str] | None = None,  # None: all
+    *which,  # models, formats, rules; see store.scan_scores
 ) -> list[str]:  # a sentence for each study, to stand beside a figure
     "What two_versions found, in words."
     return [f"Warning: of {n} participants of {study} more texts are scored than the data held at any time. If sessions were "
-            "edited, `psych201 score` with --prune takes the old texts out." for study, n in two_versions(store, models, formats).items()]
+            "edited, `psych201 score` with --prune takes the old texts out." for study, n in two_versions(store, *which).items()]

@@ -43,6 +43,7 @@ OPTIONS = {
     "--max-tokens": dict(type=_whole_number, metavar="N", help="longest input in tokens (0: the context window; default: settings.ini)"),
     "--options": dict(choices=("single", "all", "none"), help="whose log-probability is kept of each response: options of one token "
                       "(default), also longer ones, which takes longer, or none"),
+    "--rule": dict(choices=("span", "paper"), help="how the tokens of responses are found: exactly (default), or by the published search"),
     "--restart": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
     "--prune": dict(action="store_true", default=None, help="forget scores of transcripts that are no longer in the data (edited, removed)"),
 }  # the shared options: name -> arguments of argparse
@@ -113,13 +114,13 @@ def check_models(
     return list(dict.fromkeys(found))
 
 # %% ../nbs/13_workbench.ipynb #table
-def _table(names: Iterable[str], store: Path, dataset, format: str):
+def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
     "One row a model and study: responses, scored, left out, mean NLL."
     import pandas as pd
 
     from psych201.summary import summarise_scores
 
-    tables = {name: summarise_scores(store, name, dataset, format) for name in names}
+    tables = {name: summarise_scores(store, name, dataset, format, rule) for name in names}
     table = pd.concat(tables, names=["model"]).reset_index()
     table["left_out"] = table["responses"] - table["scored"]
     return table[["model", "study", "transcripts", "responses", "scored", "left_out", "mean_nll", "nats_per_token"]]
@@ -135,11 +136,11 @@ def _summary_line(outcome: Outcome, output: Path) -> int:
     return 1 if outcome.failures else 0
 
 # %% ../nbs/13_workbench.ipynb #report-scores
-def _report_scores(outcome: Outcome, output: Path, dataset, format: str) -> int:
+def _report_scores(outcome: Outcome, output: Path, dataset, format: str, rule: str) -> int:
     "Prints the table and where the results lie; returns the exit status."
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        table = _table(outcome.notebooks, output / "scores", dataset, format)
+        table = _table(outcome.notebooks, output / "scores", dataset, format, rule)
         print(f"\n{table.round(3).to_string(index=False)}")
         if dataset.problems:
             print(f"{len(dataset.problems)} records of the data could not be read; `psych201 data` lists them.")
@@ -160,9 +161,9 @@ def _score_command(arguments: argparse.Namespace) -> int:
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision)
     make_folder(output)
-    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "options", "restart", "prune")
+    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
-    return _report_scores(outcome, output, dataset, format)
+    return _report_scores(outcome, output, dataset, format, arguments.rule or "span")
 
 # %% ../nbs/13_workbench.ipynb #progress
 def _progress() -> str:
@@ -191,14 +192,16 @@ def _paper_command(arguments: argparse.Namespace) -> int:
     "psych201 paper: draws the figures from a store of scores."
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
+    format, rule = arguments.format or "plain", arguments.rule or "span"
+    output = output if (format, rule) == ("plain", "span") else output / f"{format}-{rule}"
     from psych201.store import find_shards
     from psych201.upkeep import version_notes
 
-    find_shards(scores, models)
-    for note in version_notes(scores, models):
+    find_shards(scores, models, [format], [rule])
+    for note in version_notes(scores, models, [format], [rule]):
         print(note, file=sys.stderr)
     copy = run_notebook("nll_by_size", output / "notebooks" / "nll_by_size.ipynb",
-                        {"data": str(scores), "output": str(output), "models": models or []}, verbose=False)
+                        {"data": str(scores), "output": str(output), "models": models or [], "format": format, "rule": rule}, verbose=False)
     print(f"Figures:   {output / 'figures' / 'nll_by_size.png'} (and .pdf, nll_by_study)\n"
           f"Tables:    {output / 'tables'}\nNotebook:  {copy}\n\n{_figure_numbers(output)}")
     return 0
@@ -233,7 +236,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
         outcome.notebooks |= {f"{name} on {folder}": path for name, path in more.notebooks.items()}
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        _paper_command(argparse.Namespace(output=str(output), scores=None, models=None))
+        _paper_command(argparse.Namespace(output=str(output), scores=None, models=None, format=None, rule=None))
     return status
 
 # %% ../nbs/13_workbench.ipynb #record
@@ -265,7 +268,7 @@ def build_parser() -> argparse.ArgumentParser:
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
     score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or baseline:uniform")
-    paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output")
+    paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")

@@ -249,6 +249,7 @@ def test_the_identity_has_exactly_these_keys(scorer):
     ("tokenizer", lambda scorer, patch: replace(scorer, language_model=replace(scorer.language_model, tokenizer_hash="other"))),
     ("dtype", lambda scorer, patch: patch.setattr(models.LanguageModel, "dtype", property(lambda self: "float16"))),
     ("format", lambda scorer, patch: (patch.setitem(formats.FORMATS, "another", formats.plain), replace(scorer, format="another"))[1]),
+    ("rule", lambda scorer, patch: replace(scorer, rule="paper", options={})),
     ("max_tokens", lambda scorer, patch: replace(scorer, max_tokens=40)),
     ("attention", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "_attn_implementation_internal", "eager")),
     ("torch", lambda scorer, patch: patch.setattr(scorers.torch, "__version__", "9.9")),
@@ -264,7 +265,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
 
 
 @pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "models", "fused", "head", "predictions", "continuations",
-                                    "kernels", "scorers"])
+                                    "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = scorers.source_hash.__wrapped__()
     read = Path.read_bytes
@@ -685,6 +686,37 @@ def test_formats_are_read_apart(tmp_path, scorer, monkeypatch):
         store.find_shards(tmp_path, formats=["third"])
     with pytest.raises(StoreError, match=f"no scores of big, only of {scorer.name}"):
         store.find_shards(tmp_path, ["big"])
+
+
+def test_rules_are_read_apart(tmp_path, scorer):
+    "Both rules of one model lie in one store; a transcript without glued markers has the same scores under both."
+    glued = replace(dataset(1)[0], text="Take <<J>>. Take <<F>>, <<>> and <<K>> now", participant="glued")
+    kind = replace(glued, text="Take <<J>> and <<F>> now", participant="kind")
+    for rule in ("span", "paper"):
+        table = run_score(replace(scorer, rule=rule, options={}), [glued, kind], tmp_path)
+        assert table[["scored", "not_found", "empty"]].to_numpy().tolist() == [[5, 0, 1] if rule == "span" else [4, 1, 1]]
+    span, paper = (store.read_scores(tmp_path, rules=[rule]).filter(participant="kind")["nll"] for rule in ("span", "paper"))
+    np.testing.assert_allclose(span, paper, atol=1e-4)
+    assert store.read_scores(tmp_path)["rule"].value_counts().sort("rule").rows() == [("paper", 6), ("span", 6)]
+    assert store.read_conditions(tmp_path, rules=["paper"])["rule"].to_list() == ["paper"]
+    with pytest.raises(StoreError, match="no scores in the rule other, only in plain/paper and plain/span"):
+        store.scan_scores(tmp_path, rules=["other"])
+
+
+def test_a_cut_takes_found_and_not_found_responses(tmp_path, scorer):
+    "Behind the first response that no longer fits all are cut, those that the search finds and those that it does not."
+    text = "Take <<J>> and <<F>>. Take <<K>> or <<L>> and <<M>>, <<>> now and <<N>> again"
+    once = replace(dataset(1)[0], text=text)
+    reasons = []
+    for limit in range(scorer.n_tokens(once) + 1):
+        rows = replace(scorer, rule="paper", options={}, max_tokens=limit or 10**6).score([once])
+        reasons.append(["scored" if reason is None else reason for reason in rows["reason"]])
+    whole = reasons[0]
+    assert whole == ["scored", "scored", "not_found", "scored", "scored", "empty", "scored"]
+    for cut in reasons[1:]:
+        n = cut.index("cut") if "cut" in cut else len(whole)
+        assert cut == whole[:n] + ["cut"] * (len(whole) - n)
+    assert len({reason.count("cut") for reason in map(list, reasons)}) > 4
 
 
 def test_names_are_enough(tmp_path):

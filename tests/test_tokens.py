@@ -234,6 +234,29 @@ def test_rule_paper_misses_what_its_notebook_says():
     assert len(exact.start) == 2 > len(found.start)
 
 
+def vocabulary(words: str, texts: list[str]) -> PreTrainedTokenizerFast:
+    "A vocabulary whose tokens are the parts of some texts that a pattern finds."
+    made = Tokenizer(BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator(texts * 20, BpeTrainer(vocab_size=2_000, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def test_where_the_rules_differ_in_four_vocabularies():
+    "Markers apart from all else: all are found but one behind a $. Markers in one token with answers: hardly any."
+    texts = ["You choose <<J>> and <<F>> now", "You choose <<J>>. You choose <<F>>. You choose <<K>> now", "It costs $<<5>> or <<-3>> now"]
+    people = [Transcript(text, "a", "exp1", str(n)) for n, text in enumerate([*texts, "a " * 16_384 + "<<J>>"])]
+    apart, words = vocabulary(r" ?<<|>>|[^<>]+?(?= ?<<|>>|$)", texts), vocabulary(r" ?[^ ]+", texts)
+    count = lambda tokenizer: published.compare_rules(people, tokenizer).loc["a"].to_dict()
+    zero = dict(responses=8, same=0, other_tokens=0, merged=0, not_found=0, cut=1)
+    assert count(apart) == zero | dict(same=6, not_found=1)
+    assert count(words) == zero | dict(same=1, not_found=6)  # <<-3, which the published text has as << -3
+    assert count(TINY["tiny-llama"]) == zero | dict(same=3, merged=1, not_found=3)  # J. to F, and $<< has a token of its own
+    assert count(TINY["tiny-gemma"]) == zero | dict(same=2, merged=1, not_found=4)  # <<J>>. is one token
+
+
 def test_which_response_a_published_span_stands_for(studies):
     "On real transcripts: what a span decodes to begins with its response; counts add up."
     model = models.load("tiny-gemma", device="cpu")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
 from psych201 import cards, data, runner, shards, store, workbench
@@ -59,6 +60,25 @@ def test_score_and_paper(tmp_path, run):
     status, out, err = run("paper", "--output", output)
     assert status == 0 and (tmp_path / "out" / "figures" / "nll_by_size.png").stat().st_size > 1_000
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
+
+
+def test_rule_paper_from_the_command_line(tmp_path, run):
+    "Beside rule span in one store; figures lie in folders of their own; a rule that is not there is named."
+    output = str(tmp_path / "out")
+    score = ["score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit", "--transcripts", "1", "--output", output]
+    assert run(*score, "--rule", "paper")[0] == 0
+    status, out, err = run("paper", "--output", output)
+    assert status == 1 and "no scores in the format plain in the rule span, only in plain/paper (format/rule)" in err
+    status, out, err = run(*score)
+    row = [line.split() for line in out.splitlines() if line.strip().startswith("tiny-llama ")][-1]
+    assert status == 0 and row[3:6] == ["40", "40", "0"]
+    for rule, folder in (("span", tmp_path / "out"), ("paper", tmp_path / "out" / "plain-paper")):
+        status, out, err = run("paper", "--output", output, "--rule", rule)
+        assert status == 0 and (folder / "figures" / "nll_by_size.png").exists()
+    both = [pd.read_csv(folder / "tables" / "mean_nll.csv") for folder in (tmp_path / "out", tmp_path / "out" / "plain-paper")]
+    assert both[0]["mean_nll"][0] != both[1]["mean_nll"][0]
+    status, out, err = run("score", "baseline:uniform", *score[2:], "--rule", "paper")
+    assert status == 1 and "the format plain and the rule span only" in err
 
 
 ONE_LINE = {
