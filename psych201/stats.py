@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESPONSE', 'PUBLISHED_DDOF', 'EFFECTS', 'mean_nll', 'mean_over_studies', 'shared_responses', 'shared_means',
-           'carried_by_one_study', 'cohens_d', 'differing', 'misalignment', 'mean_misalignment']
+           'carried_by_one_study', 'cohens_d', 'differing', 'misalignment', 'mean_misalignment', 'rule_differences']
 
 # %% ../nbs/10_stats.ipynb #from-collections-abc-import-iterable
 from collections.abc import Iterable
@@ -175,3 +175,19 @@ def mean_misalignment(
         studies=d.count(), undefined=d.null_count(), responses=pl.col("responses").filter(d.is_not_null()).sum(),
         dropped=pl.col("dropped").sum(), difference=pl.when(enough).then(pl.col("difference").filter(d.is_not_null()).mean()),
         cohens_d=pl.when(enough).then(d.mean()), warning=pl.col("warning").first())
+
+# %% ../nbs/10_stats.ipynb #rule-differences
+def rule_differences(
+    scores: pl.DataFrame,  # columns of store.SCHEMA, of the rules span and paper
+    least: float = 1e-3,  # nats; a response that moved by less counts as the same
+) -> pl.DataFrame:  # model, format, study, marked, span, paper, both, nll_span, nll_paper, difference, moved, largest (nats)
+    "How scores of rule paper differ from those of rule span."
+    if missing := {"span", "paper"} - set(scores["rule"]):
+        raise ValueError(f"The scores hold none of rule {' or '.join(sorted(missing))}; score by both rules first.")
+    keys = ["model", "format", "study", "transcript", "response_index"]
+    pairs = scores.pivot("rule", index=keys, values="nll").with_columns(move=pl.col("paper") - pl.col("span"))
+    distance = pl.col("move").abs()
+    return pairs.group_by("model", "format", "study", maintain_order=True).agg(
+        marked=pl.len(), span=pl.col("span").count(), paper=pl.col("paper").count(), both=distance.count(),
+        nll_span=pl.col("span").mean(), nll_paper=pl.col("paper").mean(),
+        difference=pl.col("move").mean(), moved=(distance > least).sum(), largest=distance.max())
