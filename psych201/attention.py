@@ -27,6 +27,7 @@ def _fused_cpu(query, key, value, scale, mask=None):
 
 # %% ../nbs/06b_attention.ipynb #fused-works
 @lru_cache
+@torch.autocast("cpu", enabled=False)  # whoever asks first may be in mixed precision
 def _fused_works() -> bool:
     "True if this version of PyTorch has the operator with the meaning it is used for here."
     generator = torch.Generator().manual_seed(0)
@@ -215,6 +216,12 @@ def _mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, attention_ma
     return sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, attention_mask=attention_mask,
                      allow_is_causal_skip=False, **more)
 
+# %% ../nbs/06b_attention.ipynb #narrowed
+def _narrowed(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    "The tensors in the type of products, where autocast sets one."
+    kind = tensors[0].device.type
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors) if torch.is_autocast_enabled(kind) else tensors
+
 # %% ../nbs/06b_attention.ipynb #layer
 def _layer(module, query, key, value, attention_mask, scaling=None, sliding_window=None, **more):
     "The attention function of transformers: ((batch, tokens, heads, width), no weights)."
@@ -228,6 +235,7 @@ def _layer(module, query, key, value, attention_mask, scaling=None, sliding_wind
     inputs = ends[-1] if ends else length + sum(sum(branch.lengths) for branch in branches)
     if query.shape[0] != 1 or query.shape[2] != key.shape[2] or inputs != query.shape[2]:
         raise ValueError(f"Without a mask, the attention {NAME!r} reads one input at a time, from its beginning to its end.")
+    query, key, value = _narrowed(query, key, value)
     if branches:
         return attend_branches(query, key, value, scale, sliding_window, length, branches), None
     return attend(query, key, value, scale, sliding_window, ends), None

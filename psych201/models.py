@@ -18,6 +18,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 
 from .attention import use_own_attention
 from .cards import PACKAGED, Card, ModelError, did_you_mean, card, check_name
+from .mixed import is_mixed, to_mixed
 from .settings import DTYPE_NAMES, load_settings
 from .weights import TINY, from_gguf, make_tiny, unpacked
 
@@ -43,8 +44,8 @@ class LanguageModel:
 
     @property
     def dtype(self) -> str:
-        "Number format of the weights, e.g. float32."
-        return str(self.model.dtype).removeprefix("torch.")
+        "What the model computes in, e.g. float32; see settings.DTYPE_NAMES."
+        return "mixed" if is_mixed(self.model) else str(self.model.dtype).removeprefix("torch.")
 
     def __repr__(self) -> str:
         size = f"{self.card.size_b:g}B" if self.card.size_b >= 1 else f"{self.card.size_b * 1000:.3g}M"
@@ -71,7 +72,7 @@ def tokenizer_hash(
     return hashlib.sha256(json.dumps(definition, ensure_ascii=False).encode()).hexdigest()
 
 # %% ../nbs/06_models.ipynb #dtypes-float32-torch-float32
-DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}  # name -> dtype
+DTYPES = {name: getattr(torch, name, torch.float32) for name in DTYPE_NAMES}  # name -> dtype of the weights as they are loaded
 
 # %% ../nbs/06_models.ipynb #find-device
 def find_device(
@@ -168,7 +169,7 @@ def _from_anywhere(name: str, dtype: torch.dtype, device: str, revision: str | N
 # %% ../nbs/06_models.ipynb #load
 def load(
     name: str,  # packaged name, tiny-llama, tiny-gemma, hub id, folder, or .gguf file
-    dtype: str | None = None,  # float32, bfloat16, float16; None: as in settings.ini
+    dtype: str | None = None,  # float32, mixed, bfloat16, float16; None: as in settings.ini
     device: str | None = None,  # auto, cpu, cuda, cuda:1, mps; None: as in settings.ini
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
 ) -> LanguageModel:
@@ -184,6 +185,6 @@ def load(
     model = model.eval().requires_grad_(False)
     use_own_attention(model)
     size_b = described.size_b or sum(parameter.numel() for parameter in model.parameters()) / 1e9
-    commit = getattr(model.config, "_commit_hash", None)
-    return LanguageModel(model, tokenizer, replace(described, size_b=size_b),
-                         commit or weights_hash(model), tokenizer_hash(tokenizer))
+    commit = getattr(model.config, "_commit_hash", None) or weights_hash(model)
+    model = to_mixed(model) if dtype == "mixed" else model
+    return LanguageModel(model, tokenizer, replace(described, size_b=size_b), commit, tokenizer_hash(tokenizer))

@@ -12,7 +12,7 @@ from pathlib import Path
 from fastcore.xtras import Config
 
 # %% ../nbs/00_settings.ipynb #dtype-names
-DTYPE_NAMES = ("float32", "bfloat16", "float16")
+DTYPE_NAMES = ("float32", "mixed", "bfloat16", "float16")
 
 # %% ../nbs/00_settings.ipynb #settings-2
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Settings:
     runs_path: Path = Path("runs")  # score stores, executed notebooks, figures
     hub_dataset: str = "marcelbinz/Psych-201"  # hub id; its parts end in -test, -discrete, -discrete-test
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    dtype: str = "float32"  # dtype of the weights: float32, bfloat16, float16
+    dtype: str = "float32"  # what a model computes in: one of DTYPE_NAMES
     max_tokens: int = 0  # longest input in tokens; 0: the model's context window
     shard_transcripts: int = 200  # scores are saved after so many transcripts
     shard_minutes: int = 10  # or after so many minutes, whichever comes first

@@ -36,7 +36,8 @@ OPTIONS = {
     "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
     "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help="how a transcript becomes input (default: plain)"),
-    "--dtype": dict(choices=DTYPE_NAMES, help="dtype of the weights (default: settings.ini)"),
+    "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16 (default: settings.ini)"),
+    "--precision-check": dict(type=_whole_number, metavar="N", help="score N transcripts again in float32, and report the difference"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
@@ -161,7 +162,7 @@ def _score_command(arguments: argparse.Namespace) -> int:
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision)
     make_folder(output)
-    given = _given(arguments, "studies", "transcripts", "format", "dtype", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
+    given = _given(arguments, "studies", "transcripts", "format", "dtype", "precision_check", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format, arguments.rule or "span")
 

@@ -1,4 +1,6 @@
 """Our attention gives what transformers' own gives, for every kind of model it is used with; the others keep theirs."""
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ import transformers
 
 from conftest import SMALL, random_model
 from psych201 import attention
+from psych201.mixed import to_mixed
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
 MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
@@ -35,7 +38,7 @@ def build(name: str) -> torch.nn.Module:
 
 
 def logprobs(model, ids: torch.Tensor, **how) -> np.ndarray:
-    return model(input_ids=ids[None], use_cache=False, **how).logits[0].log_softmax(-1).numpy()
+    return model(input_ids=ids[None], use_cache=False, **how).logits[0].float().log_softmax(-1).numpy()
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -136,3 +139,32 @@ def test_a_model_that_also_takes_images():
 
 def test_the_table_is_what_is_tested():
     assert attention.TESTED == {build(name).config.get_text_config().model_type for name in OWN}
+
+
+@pytest.mark.parametrize("name", [*OWN, *THEIRS])
+def test_mixed_precision(name):
+    "What autocast does with float32 weights, but for routers; nearer to float32 than with bfloat16 throughout."
+    exact, moved = build(name), []
+    attention.use_own_attention(exact)
+    mixed, rounded = to_mixed(copy.deepcopy(exact)), copy.deepcopy(exact)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    for seed in range(4):
+        ids = torch.randint(3, WORDS, (130,), generator=torch.Generator().manual_seed(seed))
+        expected = logprobs(exact, ids)
+        moved.append([np.abs(logprobs(model, ids) - expected).mean() for model in (mixed, rounded)])
+    assert 0 < np.mean(moved, 0)[0] < np.mean(moved, 0)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = exact.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+    states = mixed.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+    assert states.dtype == torch.float32 and mixed(input_ids=ids[None]).logits.dtype == torch.float32
+    assert any("Router" in type(module).__name__ for module in mixed.modules()) or (states - cast).abs().max() < 1e-5
+
+
+def test_whoever_asks_first_for_the_fused_operator(monkeypatch):
+    "The trial of PyTorch's operator is in float32, also where a model in mixed precision is the first to need it."
+    attention._fused_works.cache_clear()
+    alone = attention._fused_works()
+    attention._fused_works.cache_clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention._fused_works() == alone

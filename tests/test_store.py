@@ -264,7 +264,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "models", "fused", "head", "predictions", "continuations",
+@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attention", "mixed", "models", "fused", "head", "predictions", "continuations",
                                     "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = scorers.source_hash.__wrapped__()
@@ -456,7 +456,7 @@ def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
 
 def test_bounds_of_a_proof():
     "What the rounding of a dtype does to a response of some tokens, with room to spare, and no more."
-    assert [proof.bound_of({"dtype": name}) for name in ("float32", "float16", "bfloat16")] == [1e-4, 0.05, 0.5]
+    assert [proof.bound_of({"dtype": name}) for name in ("float32", "mixed", "float16", "bfloat16")] == [1e-4, 0.3, 0.05, 0.5]
     assert proof.bound_of({}) == 1e-4
 
 

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_rule_paper_from_the_command_line(tmp_path, run):
     assert both[0]["mean_nll"][0] != both[1]["mean_nll"][0]
     status, out, err = run("score", "baseline:uniform", *score[2:], "--rule", "paper")
     assert status == 1 and "the format plain and the rule span only" in err
+
+
+def test_the_precision_of_scores_is_checked(tmp_path, run):
+    "Some transcripts again in float32; nothing to check where scores are exact, or made by a baseline."
+    score = ["--data", "sample", "--transcripts", "2", "--output", str(tmp_path), "--precision-check", "3"]
+    status, out, err = run("score", "tiny-gemma", *score, "--dtype", "bfloat16")
+    (line,) = re.findall("bfloat16 against float32, 3 transcripts, 88 responses: mean NLL .* nats, single responses up to (.*), means", out)
+    assert status == 0 and 1e-4 < float(line) < 0.1
+    for model in ("tiny-llama", "baseline:uniform"):
+        status, out, err = run("score", model, *score)
+        assert status == 0 and ("there is nothing to check" in out or "baseline:uniform has no precision to check" in out)
 
 
 ONE_LINE = {
