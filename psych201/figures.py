@@ -133,6 +133,12 @@ def counts_line(
 
     return ", ".join(f"{span(name)} {name}" for name in ("studies", "participants", "responses") if name in table)
 
+# %% ../nbs/11_figures.ipynb #computed-in
+def _computed_in(table: pd.DataFrame) -> str:
+    "In what the models computed: a line for a figure; '' if that is not known."
+    dtypes = sorted(set(table["dtype"].dropna())) if "dtype" in table else []
+    return f"\nComputed in {' and '.join(dtypes)}" if dtypes else ""
+
 # %% ../nbs/11_figures.ipynb #nll-by-size-2
 def nll_by_size(
     table: pd.DataFrame,  # one row a model: mean_nll (nats), family, size_b (billions), type, guessed
@@ -156,7 +162,7 @@ def nll_by_size(
         for axes in panels.flat[len(families):]:
             axes.set_visible(False)
         counts = counts_line(table)
-        figure.supxlabel("Parameters" + (f"\n{counts} in each mean" if counts else ""), fontsize=8)
+        figure.supxlabel("Parameters" + (f"\n{counts} in each mean" if counts else "") + _computed_in(table), fontsize=8)
         figure.supylabel("Mean NLL per response (nats)", fontsize=8)
         _legend(figure, {*table["type"], *baselines["type"]}, table["guessed"].any())
         sns.despine(figure)
@@ -212,7 +218,7 @@ def nll_by_study(
         for axes in panels.flat[len(studies):]:
             axes.set_visible(False)
         both = any(_differ(table[table["study"] == study]) for study in studies)
-        figure.supxlabel("Mean NLL in nats: " + ("filled per response, open per token" if both else "per response"), fontsize=8)
+        figure.supxlabel("Mean NLL in nats: " + ("filled per response, open per token" if both else "per response") + _computed_in(table), fontsize=8)
         _legend(figure, set(table["type"]), hollow=False, lines=False)
         sns.despine(figure)
         figure.set_layout_engine("constrained")

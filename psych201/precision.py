@@ -41,7 +41,7 @@ def precision_moves(
     table = both.group_by("study", maintain_order=True).agg(
         transcripts=pl.col("transcript").n_unique(), responses=moves.count(), one_sided=pl.col("nll").is_null().ne(pl.col("exact").is_null()).sum(),
         float32=pl.col("exact").filter(moves.is_not_null()).mean(), difference=moves.mean(), sd=moves.std(), largest=moves.abs().max())
-    return table.join(largest, on="study", maintain_order="left").to_pandas().set_index("study")
+    return table.join(largest, on="study", maintain_order="left").with_columns(dtype=pl.lit(scores["dtype"][0])).to_pandas().set_index("study")
 
 # %% ../nbs/08h_precision.ipynb #check-precision
 def check_precision(
@@ -62,10 +62,9 @@ def check_precision(
 # %% ../nbs/08h_precision.ipynb #precision-line
 def precision_line(
     moves: pd.DataFrame,  # from precision_moves
-    dtype: str,
 ) -> str:
     "What precision_moves found, in one sentence."
     weights = moves["responses"] / moves["responses"].sum()
-    return (f"{dtype} against float32, {moves['transcripts'].sum()} transcripts, {moves['responses'].sum():,} responses: mean NLL "
+    return (f"{moves['dtype'].iloc[0]} against float32, {moves['transcripts'].sum()} transcripts, {moves['responses'].sum():,} responses: mean NLL "
             f"{(weights * moves['difference']).sum():+.4f} nats, single responses up to {moves['largest'].max():.3f}, means of "
             f"transcripts up to {moves['largest_of_transcripts'].max():.4f}.")

@@ -50,8 +50,8 @@ FACTS = {
 }  # column -> type
 
 # %% ../nbs/08_shards.ipynb #joined-schema
-SCHEMA = {name: (RESPONSES | FACTS)[name] for name in (
-    "model", "format", "rule", "study", "experiment", "participant", "person", "row", "transcript",
+SCHEMA = {name: (RESPONSES | FACTS | {"dtype": pl.String})[name] for name in (
+    "model", "format", "rule", "dtype", "study", "experiment", "participant", "person", "row", "transcript",
     *list(RESPONSES)[4:])}  # columns that scan_scores gives
 
 # %% ../nbs/08_shards.ipynb #facts-of

@@ -15,7 +15,7 @@ import polars as pl
 # %% ../nbs/10_stats.ipynb #mean-nll
 def mean_nll(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one row a response
-) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token; nats
+) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token (nats), dtype
     "Mean and standard deviation (ddof 1) of the NLL over the responses of each study."
     if scores["rule"].n_unique() > 1:
         raise ValueError(f"One rule at a time: the scores hold {', '.join(scores['rule'].unique().sort())}.")
@@ -27,12 +27,13 @@ def mean_nll(
         mean_nll=pl.col("nll").mean(),
         sd_nll=pl.col("nll").std(),
         nats_per_token=pl.when(tokens > 0).then(pl.col("nll").sum() / tokens),
+        dtype=pl.col("dtype").first(),
     )
 
 # %% ../nbs/10_stats.ipynb #mean-over-studies
 def mean_over_studies(
     means: pl.DataFrame,  # from mean_nll
-) -> pl.DataFrame:  # model, format, studies, participants, responses, unscored, mean_nll, nats_per_token (nats)
+) -> pl.DataFrame:  # model, format, studies, participants, responses, unscored, mean_nll, nats_per_token (nats), dtype
     "Mean of the study means: every study weighs the same, whatever its size."
     return means.group_by("model", "format", maintain_order=True).agg(
         studies=pl.col("mean_nll").count(),
@@ -41,6 +42,7 @@ def mean_over_studies(
         unscored=pl.col("unscored").sum(),
         mean_nll=pl.col("mean_nll").mean(),
         nats_per_token=pl.col("nats_per_token").mean(),
+        dtype=pl.col("dtype").first(),
     )
 
 # %% ../nbs/10_stats.ipynb #shared-responses
@@ -65,9 +67,9 @@ def shared_means(
 ) -> pl.DataFrame:  # as mean_nll, over the responses that all models scored
     "Mean NLL per study and model over shared responses, with the number of marked responses left out."
     keys = ["model", "format", "study"]
-    marked = scores.group_by(keys, maintain_order=True).agg(marked=pl.len())
+    marked = scores.group_by(keys, maintain_order=True).agg(marked=pl.len(), dtype=pl.col("dtype").first())
     means = mean_nll(shared_responses(scores)[0])
-    table = marked.join(means, on=keys, how="left", maintain_order="left").with_columns(pl.col("responses").fill_null(0))
+    table = marked.join(means.drop("dtype"), on=keys, how="left", maintain_order="left").with_columns(pl.col("responses").fill_null(0))
     return table.with_columns(unscored=pl.col("marked") - pl.col("responses")).select(means.columns)
 
 # %% ../nbs/10_stats.ipynb #study-shares
@@ -149,45 +151,47 @@ def misalignment(
         warning = differing(conditions, [post, base])
         kept, _ = shared_responses(scores, [post, base])
         wanted = scores.filter(pl.col("model").is_in([post, base]))
+        dtype = " and ".join(wanted["dtype"].drop_nulls().unique().sort())
         for (study,), marked in wanted.group_by("study", maintain_order=True):
             both = kept.filter(study=study)
             effect = _effect(*(both.filter(model=model)["nll"].to_numpy() for model in (post, base)), ddof)
             dropped = marked.select(RESPONSE).n_unique() - effect["responses"]
-            rows.append({"post": post, "base": base, "study": study, "dropped": dropped, "warning": warning, **effect})
+            rows.append({"post": post, "base": base, "study": study, "dropped": dropped, "dtype": dtype, "warning": warning, **effect})
     return pl.DataFrame(rows, schema=EFFECTS)
 
 # %% ../nbs/10_stats.ipynb #effects
 EFFECTS = {
     "post": pl.String, "base": pl.String, "study": pl.String, "responses": pl.Int64, "dropped": pl.Int64,
     "nll_base": pl.Float64, "nll_post": pl.Float64, "difference": pl.Float64, "cohens_d": pl.Float64,
-    "warning": pl.String,
+    "dtype": pl.String, "warning": pl.String,
 }  # columns of misalignment
 
 # %% ../nbs/10_stats.ipynb #mean-misalignment
 def mean_misalignment(
     effects: pl.DataFrame,  # from misalignment
     min_studies: int = 1,  # pairs with fewer have no mean
-) -> pl.DataFrame:  # post, base, studies, undefined, responses, dropped, difference (nats), cohens_d, warning
+) -> pl.DataFrame:  # post, base, studies, undefined, responses, dropped, difference (nats), cohens_d, dtype, warning
     "Mean effect of each pair over its studies, every study weighing the same."
     d = pl.col("cohens_d").fill_nan(None)
     enough = d.count() >= min_studies
     return effects.group_by("post", "base", maintain_order=True).agg(
         studies=d.count(), undefined=d.null_count(), responses=pl.col("responses").filter(d.is_not_null()).sum(),
         dropped=pl.col("dropped").sum(), difference=pl.when(enough).then(pl.col("difference").filter(d.is_not_null()).mean()),
-        cohens_d=pl.when(enough).then(d.mean()), warning=pl.col("warning").first())
+        cohens_d=pl.when(enough).then(d.mean()), dtype=pl.col("dtype").first(), warning=pl.col("warning").first())
 
 # %% ../nbs/10_stats.ipynb #rule-differences
 def rule_differences(
     scores: pl.DataFrame,  # columns of store.SCHEMA, of the rules span and paper
     least: float = 1e-3,  # nats; a response that moved by less counts as the same
-) -> pl.DataFrame:  # model, format, study, marked, span, paper, both, nll_span, nll_paper, difference, moved, largest (nats)
+) -> pl.DataFrame:  # model, format, study, marked, span, paper, both, nll_span, nll_paper, difference, moved, largest (nats), dtype
     "How scores of rule paper differ from those of rule span."
     if missing := {"span", "paper"} - set(scores["rule"]):
         raise ValueError(f"The scores hold none of rule {' or '.join(sorted(missing))}; score by both rules first.")
     keys = ["model", "format", "study", "transcript", "response_index"]
-    pairs = scores.pivot("rule", index=keys, values="nll").with_columns(move=pl.col("paper") - pl.col("span"))
+    pairs = scores.pivot("rule", index=[*keys, "dtype"], values="nll").with_columns(move=pl.col("paper") - pl.col("span"))
     distance = pl.col("move").abs()
     return pairs.group_by("model", "format", "study", maintain_order=True).agg(
         marked=pl.len(), span=pl.col("span").count(), paper=pl.col("paper").count(), both=distance.count(),
         nll_span=pl.col("span").mean(), nll_paper=pl.col("paper").mean(),
-        difference=pl.col("move").mean(), moved=(distance > least).sum(), largest=distance.max())
+        difference=pl.col("move").mean(), moved=(distance > least).sum(), largest=distance.max(),
+        dtype=pl.col("dtype").drop_nulls().unique().sort().str.join(" and "))

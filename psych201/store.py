@@ -280,6 +280,14 @@ def read_facts(
                          "score anew (restart=True, --restart).")
     return facts
 
+# %% ../nbs/08a_store.ipynb #dtypes
+def _with_dtypes(table: pl.LazyFrame, shards: list[Shard]) -> pl.LazyFrame:
+    "The column `dtype`; it is the same for all scores of a model in one format and rule."
+    musts = {(shard.model, shard.identity.must["format"], shard.identity.must["rule"]): shard.identity.must.get("dtype") for shard in shards}
+    known = pl.LazyFrame([(*key, dtype) for key, dtype in musts.items()],
+                         schema={name: pl.String for name in ("model", "format", "rule", "dtype")}, orient="row")
+    return table.join(known, on=["model", "format", "rule"], how="left")
+
 # %% ../nbs/08a_store.ipynb #scan-scores
 def scan_scores(
     store: str | Path,
@@ -294,7 +302,7 @@ def scan_scores(
     tables = [pl.scan_parquet(whole, glob=False)] if whole else []
     tables += [pl.scan_parquet(path, glob=False).filter(~pl.col("transcript").is_in(list(keys))) for path, keys in twice.items()]
     facts = read_facts(store, {key for shard in shards for key in shard.inputs})
-    return pl.concat(tables).join(facts.lazy(), on="transcript").select(list(SCHEMA))
+    return _with_dtypes(pl.concat(tables).join(facts.lazy(), on="transcript"), shards).select(list(SCHEMA))
 
 # %% ../nbs/08a_store.ipynb #read-scores
 def read_scores(

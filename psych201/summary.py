@@ -26,7 +26,7 @@ def _counts() -> dict[str, pl.Expr]:
     tokens = pl.col("n_tokens").filter(nll.is_not_null()).sum()
     return {"transcripts": pl.col("transcript").n_unique(), "responses": pl.len(), "scored": reason.is_null().sum(),
             **{name: (reason == name).sum() for name in REASONS}, "mean_nll": nll.mean(), "sd_nll": nll.std(),
-            "nats_per_token": pl.when(tokens > 0).then(nll.sum() / tokens)}
+            "nats_per_token": pl.when(tokens > 0).then(nll.sum() / tokens), "dtype": pl.col("dtype").first()}
 
 # %% ../nbs/08e_summary.ipynb #summarise-scores
 def summarise_scores(
@@ -35,7 +35,7 @@ def summarise_scores(
     dataset: Iterable[Transcript],
     format: str = "plain",
     rule: str = "span",
-) -> pd.DataFrame:  # one row a study: COUNTS, mean_nll, sd_nll (nats per response), nats_per_token
+) -> pd.DataFrame:  # one row a study: COUNTS, mean_nll, sd_nll (nats per response), nats_per_token, dtype
     "What the store holds of the transcripts of a data set."
     records = [(transcript.study, transcript.key) for transcript in dataset]
     wanted = pl.DataFrame(records, schema={"study": pl.String, "transcript": pl.String}, orient="row")
@@ -45,4 +45,4 @@ def summarise_scores(
         keys, on=["study", "transcript"]).group_by("study").agg(**_counts()).collect())
     table = wanted.select("study").unique(maintain_order=True).join(repeated, on="study", maintain_order="left").join(
         counts, on="study", how="left", maintain_order="left")
-    return table.to_pandas().set_index("study")[[*COUNTS, "mean_nll", "sd_nll", "nats_per_token"]]
+    return table.to_pandas().set_index("study")[[*COUNTS, "mean_nll", "sd_nll", "nats_per_token", "dtype"]]

@@ -124,7 +124,7 @@ def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
     tables = {name: summarise_scores(store, name, dataset, format, rule) for name in names}
     table = pd.concat(tables, names=["model"]).reset_index()
     table["left_out"] = table["responses"] - table["scored"]
-    return table[["model", "study", "transcripts", "responses", "scored", "left_out", "mean_nll", "nats_per_token"]]
+    return table[["model", "study", "transcripts", "responses", "scored", "left_out", "mean_nll", "nats_per_token", "dtype"]]
 
 # %% ../nbs/13_workbench.ipynb #summary-line
 def _summary_line(outcome: Outcome, output: Path) -> int:
@@ -176,7 +176,7 @@ def _figure_numbers(output: Path) -> str:
     "The numbers of the figure, as text."
     import pandas as pd
 
-    columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll", "nats_per_token"]
+    columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll", "nats_per_token", "dtype"]
     table = pd.read_csv(output / "tables" / "mean_nll.csv")[columns].round(3)
     note = "\nunscored: marked responses that are in no mean, since this model or another one gave them no score."
     return table.to_string(index=False) + (note if table["unscored"].any() else "")

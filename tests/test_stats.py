@@ -8,7 +8,7 @@ from psych201 import data, models, score, stats, store
 
 def table(model: str, study: str, nll: list[float], **more) -> pl.DataFrame:
     "Scores of one person's responses."
-    return pl.DataFrame(dict(model=model, format="plain", rule="span", study=study, person=f"{study}/1", transcript=study,
+    return pl.DataFrame(dict(model=model, format="plain", rule="span", dtype="float32", study=study, person=f"{study}/1", transcript=study,
                              response_index=range(len(nll)), response="J", nll=nll, **more))
 
 

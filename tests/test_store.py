@@ -222,9 +222,9 @@ def test_the_rows_of_a_store_in_full(tmp_path, scorer):
     first, second = Transcript("Say <<J>>, <<>>.", "s", "exp/1", "7", 3), Transcript("Say <<F>>, <<>>.", "s", "exp/2", "7", 4)
     run_score(scorer, data.Dataset([first, second]), tmp_path)
     table = store.read_scores(tmp_path)
-    expected = [(scorer.name, "plain", "span", "s", t.experiment, "7", f"s/{t.experiment}/7", t.row, t.key, n, answer)
+    expected = [(scorer.name, "plain", "span", "float32", "s", t.experiment, "7", f"s/{t.experiment}/7", t.row, t.key, n, answer)
                 for t in (first, second) for n, answer in enumerate((t.responses[0], ""))]
-    assert table.select(list(shards.SCHEMA)[:11]).rows() == expected
+    assert table.select(list(shards.SCHEMA)[:12]).rows() == expected
     assert table["reason"].to_list() == [None, "empty"] * 2
     values = scorer.score([first, second])
     for name in ("nll", "n_tokens", "close_nll", "argmax_right", "first_entropy"):
@@ -510,7 +510,7 @@ def test_a_part_of_the_data_makes_nothing_outdated(tmp_path, scorer, capsys):
     assert "1 stored transcripts of wulff2020 are not in these data" in capsys.readouterr().err and rows(tmp_path) == before
     score.score(scorer, dataset(3), tmp_path, progress="lines", prune=True)
     assert "were forgotten" in capsys.readouterr().err
-    assert rows(tmp_path) == [row for row in before if row[5] != "3"]
+    assert rows(tmp_path) == [row for row in before if row[6] != "3"]
 
 
 def test_only_what_was_asked_for_is_pruned(tmp_path, scorer):
