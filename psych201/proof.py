@@ -17,7 +17,7 @@ from .shards import Shard, StoreError, differences, fingerprint, write_atomicall
 from .store import Run, read_probe
 
 # %% ../nbs/08d_proof.ipynb #bounds
-BOUNDS = {"float32": 1e-4, "mixed": 0.3, "float16": 0.05, "bfloat16": 0.5}  # dtype -> nats that a response may move
+BOUNDS = {"float32": 1e-4, "mixed": 0.5, "float16": 0.05, "bfloat16": 0.5}  # dtype -> nats that a response may move
 
 # %% ../nbs/08d_proof.ipynb #bound-of
 def bound_of(

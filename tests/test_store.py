@@ -456,7 +456,7 @@ def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
 
 def test_bounds_of_a_proof():
     "What the rounding of a dtype does to a response of some tokens, with room to spare, and no more."
-    assert [proof.bound_of({"dtype": name}) for name in ("float32", "mixed", "float16", "bfloat16")] == [1e-4, 0.3, 0.05, 0.5]
+    assert [proof.bound_of({"dtype": name}) for name in ("float32", "mixed", "float16", "bfloat16")] == [1e-4, 0.5, 0.05, 0.5]
     assert proof.bound_of({}) == 1e-4
 
 
