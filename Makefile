@@ -9,7 +9,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Triton's kernels run in its interpreter where there is no GPU.
 export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
 
-.PHONY: help venv install demo test test-fast test-full check notebooks lab sample readme constraints clean
+.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full lab sample readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,13 +52,19 @@ check: install  ## export and clean change nothing, README is current, style lim
 	python tools/check_export.py
 	python tools/readme.py --check
 	python tools/style.py
-	ruff check --quiet psych201 tests tools
+	ruff check --quiet psych201 tests tools bench
 
 notebooks: install  ## export, run the method notebooks with their outputs, clean, write README.md
 	nbdev-export
 	python tools/run_notebooks.py
 	nbdev-clean
 	python tools/readme.py
+
+bench: install  ## measure speed and memory, write bench/RESULTS.md; up to 25 minutes
+	python bench/run.py
+
+bench-full: install  ## the same with more repeats and every request of the other tools
+	python bench/run.py --full
 
 lab: install  ## JupyterLab on the start notebook
 	jupyter lab nbs/index.ipynb

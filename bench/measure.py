@@ -1,0 +1,205 @@
+"""One measurement in a process of its own: `python bench/measure.py '{"what": "speed", ...}'` prints a line of JSON.
+
+`bench/run.py` starts these with a memory limit, one after the other.
+"""
+import ctypes
+import gc
+import json
+import resource
+import statistics
+import sys
+import time
+
+import numpy as np
+import torch
+
+from psych201 import models, published
+from psych201.attention import use_own_attention
+from psych201.experiments import two_armed_bandit as bandit
+from psych201.scorers import LanguageModelScorer
+from psych201.transcripts import Transcript
+
+torch.set_grad_enabled(False)
+
+
+def session(tokenizer, tokens: int, seed: int = 1) -> Transcript:
+    "A simulated session of at most so many tokens, in whole rounds."
+    people = bandit.draw_participants(1, seed)
+    text = bandit.tell(people.iloc[0], bandit.simulate(people, tokens // 12, seed))
+    rounds = text.splitlines(keepends=True)
+    lengths = np.cumsum([len(ids) for ids in tokenizer(rounds, add_special_tokens=False).input_ids])
+    return Transcript("".join(rounds[: int(np.searchsorted(lengths, tokens - 2))]), "bench", "exp1", str(seed))
+
+
+def peak(dtype: torch.dtype, size: int = 2048) -> float:
+    "FLOP/s of a square matrix product, the best of five."
+    a, b = torch.randn(2, size, size).to(dtype)
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(times)
+
+
+def needed(model: torch.nn.Module, tokens: int, scored: int) -> float:
+    "FLOPs that scoring takes: products of the body, attention over what is seen, head at scored positions."
+    config = model.config.get_text_config()
+    products = sum(module.weight.numel() for module in model.base_model.modules() if isinstance(module, torch.nn.Linear))
+    window = getattr(config, "sliding_window", None) or tokens
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    seen = [min(tokens, window) if kind == "sliding_attention" else tokens for kind in kinds]
+    pairs = sum(tokens * width - width * (width - 1) / 2 for width in seen)
+    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return 2 * products * tokens + 4 * width * pairs + 2 * config.vocab_size * config.hidden_size * scored
+
+
+def published_way(model: torch.nn.Module, tokenizer, transcript: Transcript) -> list[float]:
+    "NLL of each response as the published evaluation computes it: all logits, cross-entropy of all tokens, then spans."
+    tokens = published.encode_paper(published.paper_text(transcript.text, 10**9), tokenizer)
+    ids = torch.from_numpy(tokens.ids)[None]
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    shifted = logits[:, :-1].contiguous()
+    nll = torch.nn.functional.cross_entropy(shifted.view(-1, shifted.shape[-1]), ids[0, 1:], reduction="none").numpy()
+    return [float(nll[a - 1 : b - 1].sum()) for a, b in zip(tokens.start, tokens.end)]
+
+
+def load(name: str, dtype: str, own: bool = True) -> models.LanguageModel:
+    "A model, with our attention or with that of transformers."
+    model = models.load(name, dtype, "cpu")
+    if not own:
+        model.model.set_attn_implementation("sdpa")
+    return model
+
+
+def seconds(function) -> tuple[float, object]:
+    begin = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begin, result
+
+
+def speed(model: str, tokens: int, repeats: int, ways: list[str]) -> dict:
+    "Median seconds of each way to score one session, interleaved; all must give the same NLLs."
+    loaded = {way: load(model, way.split()[1], way.startswith("own")) for way in ways}
+    transcript = session(next(iter(loaded.values())).tokenizer, tokens)
+    times, found = {way: [] for way in ways}, {}
+    for repeat in range(repeats + 1):
+        for way, one in loaded.items():
+            scorer = LanguageModelScorer(one)
+            work = (lambda: scorer.score([transcript])["nll"].to_list()) if way.startswith("own") else (
+                lambda: published_way(one.model, one.tokenizer, transcript))
+            if repeat == 0:
+                work = lambda: LanguageModelScorer(one).score([session(one.tokenizer, 200)])  # warm, and the head tried
+            took, result = seconds(work)
+            if repeat:
+                times[way].append(took)
+                found[way] = result
+    exact = found[ways[0]]
+    moved = {way: max(abs(a - b) for a, b in zip(exact, nll, strict=True)) for way, nll in found.items()}
+    if any(move > 1e-3 for way, move in moved.items() if way.endswith("float32")):
+        raise ValueError(f"The ways disagree: {moved}.")
+    one = loaded[ways[-1]]
+    scorer = LanguageModelScorer(one)
+    n_tokens = scorer.n_tokens(transcript)
+    return {"tokens": n_tokens, "responses": len(exact), "seconds": {way: statistics.median(some) for way, some in times.items()},
+            "moved": moved, "needed": needed(one.model, n_tokens, 2 * len(exact)),
+            "peak": {"float32": peak(torch.float32), "bfloat16": peak(torch.bfloat16)}}
+
+
+def parts(model: str, tokens: int, dtype: str) -> dict:
+    "Where the seconds go: kinds of operations in the body, the rest (head), and tokenizing."
+    from torch.profiler import ProfilerActivity, profile
+
+    one = load(model, dtype)
+    transcript, scorer = session(one.tokenizer, tokens), LanguageModelScorer(one)
+    scorer.score([transcript])
+    whole = statistics.median(seconds(lambda: scorer.score([transcript]))[0] for _ in range(3))
+    encoding, (_, encoded) = seconds(lambda: scorer.encoded(transcript))
+    ids = torch.from_numpy(encoded.ids)[None]
+    body = statistics.median(seconds(lambda: one.model.base_model(input_ids=ids, use_cache=False))[0] for _ in range(3))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        one.model.base_model(input_ids=ids, use_cache=False)
+    kinds = {"products": ("aten::mm", "aten::addmm", "aten::bmm", "mkldnn"), "attention": ("attention",), "copies and casts": ("copy_", "to_copy", "contiguous")}
+    shares: dict[str, float] = dict.fromkeys([*kinds, "elementwise"], 0.0)
+    for event in profiled.key_averages():
+        kind = next((kind for kind, names in kinds.items() if any(name in event.key for name in names)), "elementwise")
+        shares[kind] += event.self_cpu_time_total / 1e6
+    total = sum(shares.values())
+    return {"tokens": len(encoded), "whole": whole, "body": body, "tokenizing": encoding, "head and rest": max(0.0, whole - body - encoding),
+            **{kind: body * share / total for kind, share in shares.items()}}
+
+
+def resident(name: str) -> int:
+    "Bytes of memory: VmRSS now, VmHWM at most."
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def memory(tokens: int, words: int) -> dict:
+    "Memory above the weights of gemma-3-270m while it scores, with a vocabulary of so many words (random weights)."
+    from dataclasses import replace
+
+    import transformers
+
+    one = load("gemma-3-270m", "float32")
+    config = one.model.config
+    transcript, kept = session(one.tokenizer, tokens), None
+    encoded = LanguageModelScorer(one).encoded(transcript)[1]
+    if words != config.vocab_size:
+        config.vocab_size, kept = words, encoded.ids % words
+        one = replace(one, model=transformers.AutoModelForCausalLM.from_config(config).eval())
+    use_own_attention(one.model)
+    from psych201.kernels import score_tokens
+
+    ask = replace(encoded, ids=encoded.ids if kept is None else kept, marked=None, closing=None)
+    score_tokens(one.model, replace(ask, ids=ask.ids[:64], start=ask.start[:1] * 0 + 9, end=ask.end[:1] * 0 + 10, close=ask.close[:1] * 0 + 11))
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed counts neither before nor after
+    before = resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as reset:
+        reset.write("5")
+    score_tokens(one.model, ask)
+    return {"tokens": len(ask), "words": words, "above_bytes": resident("VmHWM") - before}
+
+
+def requests(model: str, responses: int, sampled: int, batch: int, tool: str) -> dict:
+    "Seconds for all responses of a session, one request a response, from evenly spread ones; and ours for the whole session."
+    one, theirs = load(model, "float32"), load(model, "float32", own=False)
+    people = bandit.draw_participants(1, 1)
+    transcript = Transcript(bandit.tell(people.iloc[0], bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
+    places = np.linspace(0, responses - 1, sampled).round().astype(int)
+    asked = [(transcript.text[:begin], transcript.text[begin:end]) for begin, end in (transcript.spans[place] for place in places)]
+    groups = [asked[begin : begin + batch] for begin in range(0, len(asked), batch)]
+    LanguageModelScorer(one).score([session(one.tokenizer, 200)])
+    if tool == "minicons":
+        from minicons.scorer import IncrementalLMScorer
+
+        other = IncrementalLMScorer(theirs.model, device="cpu", tokenizer=theirs.tokenizer)
+        ask = lambda group: other.conditional_score(*map(list, zip(*group)), separator="", reduction=lambda x: x.sum().item())
+    else:
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+
+        harness = HFLM(theirs.model, tokenizer=theirs.tokenizer, batch_size=batch, device="cpu", backend="causal")
+        ask = lambda group: [pair[0] for pair in harness.loglikelihood([Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(group)], disable_tqdm=True)]
+    ask(groups[0][:1])
+    took, answers = seconds(lambda: [answer for group in groups for answer in ask(group)])
+    own, rows = seconds(lambda: LanguageModelScorer(one).score([transcript]))
+    moved = float(np.abs(rows["nll"].to_numpy()[places] + np.array(answers, dtype=float)).max())
+    return {"responses": responses, "sampled": sampled, "seconds": took * responses / sampled, "own": own, "moved": moved}
+
+
+def participants(model: str, tokens: int, people: int) -> dict:
+    "Seconds for so many sessions, one run."
+    one = load(model, "float32")
+    sessions = [session(one.tokenizer, tokens, seed) for seed in range(people)]
+    LanguageModelScorer(one).score(sessions[:1])
+    took, _ = seconds(lambda: LanguageModelScorer(one).score(sessions))
+    return {"people": people, "seconds": took}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    limit = int(asked.pop("limit_bytes"))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    print("\n" + json.dumps(globals()[asked.pop("what")](**asked)))

@@ -1,0 +1,152 @@
+"""The benchmark: measurements in processes of their own with a memory limit, then bench/results.json and bench/RESULTS.md.
+
+`make bench` ends within 25 minutes on two cores; `make bench-full` repeats more and asks every response of the other tools.
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+GEMMA, SMOLLM = "gemma-3-270m", "smollm2-135m-instruct"
+WORDS, WEIGHTS = {GEMMA: 262_144, SMOLLM: 49_152}, {GEMMA: 1.1e9, SMOLLM: 0.6e9}  # bytes in float32
+WAYS = ["published float32", "own float32", "own mixed"]
+GOALS = [  # model, tokens, way, times as fast as the published way in float32
+    (GEMMA, 1000, "own float32", 3.0), (GEMMA, 3600, "own float32", 4.5), (SMOLLM, 1000, "own float32", 1.25),
+    (SMOLLM, 3600, "own float32", 1.2), (GEMMA, 1000, "own mixed", 4.0), (GEMMA, 3600, "own mixed", 6.0), (SMOLLM, 1000, "own mixed", 2.0)]
+SHARES = {"own float32": {1000: 80, 3600: 80, 8000: 65}, "own mixed": {1000: 55, 3600: 55, 8000: 40}}  # percent of the matrix peak
+
+
+def free_bytes() -> int:
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def measure(what: str, **asked) -> dict:
+    "What a child measured, or why it did not; never more than most of the memory that is free."
+    limit, begin = int(0.8 * free_bytes()), time.perf_counter()
+    print(f"{time.strftime('%H:%M:%S')} {what} {asked}", file=sys.stderr, flush=True)
+    command = [sys.executable, str(HERE / "measure.py"), json.dumps(asked | {"what": what, "limit_bytes": limit})]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    except subprocess.TimeoutExpired:
+        return {**asked, "failed": "takes more than 15 minutes"}
+    if done.returncode:
+        reason = "does not fit" if "memory" in done.stderr.lower() else (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return {**asked, "failed": reason}
+    return {**asked, **json.loads(done.stdout.strip().splitlines()[-1]), "took": round(time.perf_counter() - begin)}
+
+
+def speeds(full: bool) -> list[dict]:
+    "Time against length; the published way only where its logits fit (it is told so, not tried)."
+    found = []
+    for model, lengths in ((GEMMA, (1000, 3600, 8000, 16000)), (SMOLLM, (1000, 3600, 8000))):
+        for tokens in lengths:
+            copies = 3 * 4 * tokens * WORDS[model] + WEIGHTS[model] * 3
+            ways = WAYS if copies < 0.8 * free_bytes() else WAYS[1:]
+            repeats = (9 if full else 3) if tokens < 8000 else (3 if full else 1)
+            one = measure("speed", model=model, tokens=tokens, repeats=repeats, ways=ways)
+            found.append(one | ({} if ways == WAYS else {"published": f"does not fit: {copies / 1e9:.0f} GB"}))
+    return found
+
+
+def machine() -> dict:
+    "Where this runs."
+    return {"processor": processor(), "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers", "lm-eval", "minicons")},
+            "when": time.strftime("%Y-%m-%d")}
+
+
+MEASURES = {  # name -> what is measured, given whether in full
+    "speed": speeds,
+    "parts": lambda full: [measure("parts", model=model, tokens=3600, dtype=dtype) for model in (GEMMA, SMOLLM) for dtype in ("float32", "mixed")],
+    "memory": lambda full: [measure("memory", tokens=8000, words=words) for words in (WORDS[GEMMA], WORDS[SMOLLM])],
+    "requests": lambda full: [measure("requests", model=SMOLLM, responses=100, sampled=100 if full else 9, batch=batch, tool=tool)
+                              for tool in ("minicons", "lm_eval") for batch in (1, 9)],
+    "participants": lambda full: [measure("participants", model=SMOLLM, tokens=1000, people=people) for people in (1, 2, 4, 8)],
+}
+
+
+def processor() -> str:
+    with open("/proc/cpuinfo") as lines:
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def speed_rows(results: dict) -> list[list]:
+    rows = []
+    for one in results["speed"]:
+        if "failed" in one:
+            rows.append([one["model"], one["tokens"], "", one["failed"], "", "", "", "", ""])
+            continue
+        s, base = one["seconds"], one["seconds"].get(WAYS[0])
+        times = [f"{base / s[way]:.2f}" if base else "" for way in WAYS[1:]]
+        rows.append([one["model"], f"{one['tokens']:,}", one["responses"], f"{base:.2f}" if base else one["published"],
+                     *(f"{s[way]:.2f}" for way in WAYS[1:]), *times, f"{max(v for k, v in one['moved'].items() if k.endswith('float32')):.0e}"])
+    return rows
+
+
+def share(one: dict, way: str) -> float:
+    "Percent of the matrix peak of the same process that needed FLOPs make."
+    return 100 * one["needed"] / one["seconds"][way] / one["peak"]["float32" if way.endswith("float32") else "bfloat16"]
+
+
+def goal_rows(results: dict) -> list[list]:
+    "Goal, what was measured, whether it was reached."
+    speed = {(one["model"], asked): one for one, asked in zip(results["speed"], (1000, 3600, 8000, 16000, 1000, 3600, 8000)) if "failed" not in one}
+    rows = []
+    for model, tokens, way, goal in GOALS:
+        s = speed[model, tokens]["seconds"]
+        rows.append([f"{model}, {tokens:,} tokens, {way} against the published way", f"{goal:g}x", f"{s[WAYS[0]] / s[way]:.2f}x", s[WAYS[0]] / s[way] >= goal])
+    for way, wanted in SHARES.items():
+        for (model, tokens), one in speed.items():
+            if tokens in wanted:
+                rows.append([f"{model}, {tokens:,} tokens, {way}: share of the matrix peak", f"{wanted[tokens]} %", f"{share(one, way):.0f} %", share(one, way) >= wanted[tokens]])
+    for one in results["requests"]:
+        if "failed" not in one:
+            rows.append([f"100 responses against {one['tool']}, batch {one['batch']}", "60x", f"{one['seconds'] / one['own']:.0f}x", one["seconds"] / one["own"] >= 60])
+    large, small = (one.get("above_bytes", float("nan")) / 1e9 for one in results["memory"])
+    rows.append(["memory above the weights, 8,000 tokens, 262,144 words", "0.8 GB", f"{large:.2f} GB", large < 0.8])
+    rows.append(["the same with 49,152 words", "within 10 %", f"{small:.2f} GB", abs(small / large - 1) < 0.1])
+    return [[*row, "yes" if reached else "no"] for *row, reached in rows]
+
+
+def report(results: dict, notes: str) -> str:
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    part_names = [name for name in results["parts"][0] if name not in ("model", "dtype", "tokens", "took", "whole")]
+    parts = [[one["model"], one["dtype"], f"{one['tokens']:,}", *(f"{one[name]:.2f}" for name in ("whole", *part_names))] for one in results["parts"]]
+    asked = [[one["tool"], one["batch"], one.get("failed") or f"{one['seconds']:.0f}", f"{one.get('own', 0):.1f}", f"{one.get('moved', 0):.0e}"] for one in results["requests"]]
+    people = [[one["people"], f"{one['seconds']:.1f}", f"{one['seconds'] / one['people']:.2f}"] for one in results["participants"]]
+    return "\n".join([
+        "# Benchmark\n", f"`make bench` wrote this: {machine}. Seconds; medians of interleaved runs in one process; simulated sessions of the two-armed bandit.\n",
+        "## Goals\n", table(["measure", "goal", "measured", "reached"], goal_rows(results)), notes,
+        "\n## Time against length\n", "Published way: all logits, cross-entropy of all tokens, attention of transformers. Ours: the whole of a scorer, tokenizing too.\n",
+        table(["model", "tokens", "responses", *(f"{way}, s" for way in WAYS), "float32: times", "mixed: times", "largest move in float32, nats"], speed_rows(results)),
+        "## Where the time goes\n", "Seconds; the body by kinds of operations, as a profile has their shares.\n",
+        table(["model", "dtype", "tokens", "whole", *part_names], parts),
+        "## One request a response\n", f"100 responses of one session, float32, {SMOLLM}; seconds from {results['requests'][0].get('sampled')} evenly spread ones.\n",
+        table(["tool", "batch", "their seconds", "our seconds", "largest difference, nats"], asked),
+        "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="more repeats, every response asked of the other tools")
+    parser.add_argument("--only", nargs="*", choices=MEASURES, help="measure only these and keep the rest; none: only write RESULTS.md again")
+    words = parser.parse_args()
+    path = HERE / "results.json"
+    results = {} if words.only is None else json.loads(path.read_text())
+    results["machine"] = machine()
+    results |= {name: MEASURES[name](words.full) for name in (MEASURES if words.only is None else words.only)}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "RESULTS.md").write_text(report(results, (HERE / "notes.md").read_text()))
+    print(f"Written: {HERE / 'RESULTS.md'}")

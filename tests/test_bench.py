@@ -1,0 +1,69 @@
+"""The benchmark measures what it says: same numbers on all ways, needed work counted right, a report of what was measured."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from psych201 import models
+
+BENCH = Path(__file__).parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import measure  # noqa: E402
+import run  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradients():
+    "The module switches gradients off for its process; here they come back."
+    yield
+    torch.set_grad_enabled(True)
+
+
+def test_needed_work_is_what_pytorch_counts():
+    "Products as PyTorch counts them; attention over what is seen, which is half of its square and a little more."
+    model, tokens = models.load("tiny-llama", "float32", "cpu").model, 96
+    model.set_attn_implementation("eager")  # whose products of the whole square are counted, and the small one of rotations
+    with FlopCounterMode(display=False) as counter:
+        model.base_model(input_ids=torch.arange(tokens)[None] + 3, use_cache=False)
+    counted = {str(name).split(".")[1]: n for name, n in counter.get_flop_counts()["Global"].items()}
+    assert set(counted) == {"mm", "bmm"}
+    assert measure.needed(model, tokens, 0) == pytest.approx(counted["mm"] + counted["bmm"] * (tokens + 1) / (2 * tokens), rel=0.01)
+    config = model.config
+    assert measure.needed(model, tokens, 5) - measure.needed(model, tokens, 0) == 2 * 5 * config.vocab_size * config.hidden_size
+
+
+def test_windows_need_less():
+    model = models.load("tiny-gemma", "float32", "cpu").model
+    config = model.config.get_text_config()
+    windowed = sum(kind == "sliding_attention" for kind in config.layer_types)
+    width = config.num_attention_heads * config.head_dim
+    tokens, window = 1000, config.sliding_window
+    before = measure.needed(model, tokens, 0)
+    config.layer_types = ["full_attention"] * len(config.layer_types)
+    pairs = sum(n - min(n, window) for n in range(1, tokens + 1))
+    assert windowed and measure.needed(model, tokens, 0) - before == 4 * width * windowed * pairs
+
+
+def test_all_ways_score_the_same(packaged):
+    packaged(run.SMOLLM)
+    found = measure.speed(run.SMOLLM, 300, 1, run.WAYS)
+    assert set(found["seconds"]) == set(run.WAYS) and 250 < found["tokens"] <= 300 and found["responses"] > 9
+    assert found["moved"]["own float32"] < 1e-4 < found["moved"]["own mixed"] < 0.1
+
+
+def test_a_child_that_fails_is_reported():
+    "With its own error; a measurement that lacks memory as one that does not fit."
+    assert "KeyError: 'nothing'" in run.measure("nothing")["failed"]
+    command = [sys.executable, str(BENCH / "measure.py"), json.dumps(dict(what="peak", dtype="float32", limit_bytes=10**8))]
+    assert "memory" in subprocess.run(command, capture_output=True, text=True).stderr.lower()
+
+
+def test_the_report_is_of_these_results():
+    "RESULTS.md is what run.py makes of results.json and notes.md, and every goal has a yes or a no."
+    results = json.loads((BENCH / "results.json").read_text())
+    assert run.report(results, (BENCH / "notes.md").read_text()) == (BENCH / "RESULTS.md").read_text()
+    assert len(run.goal_rows(results)) > 20 and {row[-1] for row in run.goal_rows(results)} <= {"yes", "no"}
