@@ -9,6 +9,7 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch
 from psych201 import models, published
 from psych201.attention import use_own_attention
 from psych201.experiments import two_armed_bandit as bandit
+from psych201.kernels import score_tokens
 from psych201.scorers import LanguageModelScorer
 from psych201.transcripts import Transcript
 
@@ -135,30 +137,25 @@ def resident(name: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
-def memory(tokens: int, words: int) -> dict:
-    "Memory above the weights of gemma-3-270m while it scores, with a vocabulary of so many words (random weights)."
-    from dataclasses import replace
-
+def memory(tokens: int, words: int | None) -> dict:
+    "Memory above the weights while gemma-3-270m scores: as it is, or with random weights and a vocabulary of so many words."
     import transformers
 
     one = load("gemma-3-270m", "float32")
-    config = one.model.config
-    transcript, kept = session(one.tokenizer, tokens), None
-    encoded = LanguageModelScorer(one).encoded(transcript)[1]
-    if words != config.vocab_size:
-        config.vocab_size, kept = words, encoded.ids % words
-        one = replace(one, model=transformers.AutoModelForCausalLM.from_config(config).eval())
-    use_own_attention(one.model)
-    from psych201.kernels import score_tokens
-
-    ask = replace(encoded, ids=encoded.ids if kept is None else kept, marked=None, closing=None)
-    score_tokens(one.model, replace(ask, ids=ask.ids[:64], start=ask.start[:1] * 0 + 9, end=ask.end[:1] * 0 + 10, close=ask.close[:1] * 0 + 11))
+    encoded = LanguageModelScorer(one).encoded(session(one.tokenizer, tokens))[1]
+    ask, model = replace(encoded, marked=None, closing=None), one.model
+    if words:
+        one.model.config.vocab_size = words
+        ask, model = replace(ask, ids=ask.ids % words), transformers.AutoModelForCausalLM.from_config(one.model.config, dtype=torch.float32).eval()
+        use_own_attention(model)
+    del one
+    score_tokens(model, ask)  # once before: what libraries keep for themselves is no part of it
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed counts neither before nor after
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = resident("VmRSS")
     with open("/proc/self/clear_refs", "w") as reset:
-        reset.write("5")
-    score_tokens(one.model, ask)
+        reset.write("5")  # VmHWM starts anew
+    score_tokens(model, ask)
     return {"tokens": len(ask), "words": words, "above_bytes": resident("VmHWM") - before}
 
 

@@ -46,16 +46,15 @@ def find_head(
     return Head(embeddings.weight, embeddings.bias, float(multiplier), getattr(config, "final_logit_softcapping", None))
 
 # %% ../nbs/07a_head.ipynb #block-size
-_BLOCK, _ROWS = 1 << 20, 1 << 10  # logits of a block, and rows of it at most
+_WORDS, _ROWS = 1 << 10, 1 << 10  # of a block of logits, at most
 
 # %% ../nbs/07a_head.ipynb #logit-blocks
 def _logit_blocks(head: Head, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     "(words, their logits (rows, words)) through the vocabulary; float32, each block overwrites the last."
-    n_words = max(64, _BLOCK // max(1, len(hidden)))
     scaled = hidden.float() * head.multiplier
-    buffer = torch.empty(len(hidden) * n_words, dtype=torch.float32, device=hidden.device)
-    for first in range(0, len(head.weight), n_words):
-        words = slice(first, min(first + n_words, len(head.weight)))
+    buffer = torch.empty(len(hidden) * _WORDS, dtype=torch.float32, device=hidden.device)
+    for first in range(0, len(head.weight), _WORDS):
+        words = slice(first, min(first + _WORDS, len(head.weight)))
         weight = head.weight[words].float()
         logits = torch.mm(scaled, weight.T, out=buffer[: len(hidden) * len(weight)].view(len(hidden), -1))
         yield words, head.finish(logits, words)

@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
         warnings.simplefilter("error")
         compare(kernels.score_tokens(model, encoded), expected)
     monkeypatch.setattr(head, "_ROWS", 5)
-    monkeypatch.setattr(head, "_BLOCK", 5 * 64)
+    monkeypatch.setattr(head, "_WORDS", 64)
     compare(kernels.score_tokens(model, encoded), expected)
     sizes, original = [], predictions.token_statistics
     monkeypatch.setattr(predictions, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
