@@ -41,7 +41,7 @@ def with_a_space_in_front(style: str) -> PreTrainedTokenizerFast:
 
 SPACED = {style: with_a_space_in_front(style) for style in ("metaspace", "prepend", "roberta")}
 
-piece = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), max_size=12)
+piece = st.text(st.characters(exclude_characters="<>▁", exclude_categories=["Cs"]), max_size=12)
 tagged = st.sampled_from(["<s>", "</s>", "<|im_end|>", "<bos>", "<pad>", "<0x0A>", "<b>", "-1", ">", " "])
 texts = st.lists(st.tuples(piece | tagged, piece)).map(lambda parts: "".join(f"{shown}<<{answer}>>" for shown, answer in parts))
 
@@ -84,6 +84,14 @@ def test_tokenizers_that_add_a_space(style, text):
     for start, end, span in zip(encoded.start, encoded.end, spans):
         assert decode(encoded.ids[:start]) == lead + text[: span.start]
         assert decode(encoded.ids[start:end]) == text[slice(*span)]
+
+
+@pytest.mark.parametrize("style", SPACED)
+def test_the_character_that_stands_for_a_space(style):
+    "U+2581 in a text is a space to the vocabularies that write spaces so, and a response like any other."
+    encoded = encode("a<<▁>>", SPACED[style])
+    answer = SPACED[style].decode(encoded.ids[encoded.start[0] : encoded.end[0]], clean_up_tokenization_spaces=False)
+    assert answer == ("▁" if style == "roberta" else " ")
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.slow)])
