@@ -19,6 +19,7 @@ WAYS = ["published float32", "own float32", "own mixed"]
 GOALS = [  # model, tokens, way, times as fast as the published way in float32
     (GEMMA, 1000, "own float32", 3.0), (GEMMA, 3600, "own float32", 4.5), (SMOLLM, 1000, "own float32", 1.25),
     (SMOLLM, 3600, "own float32", 1.2), (GEMMA, 1000, "own mixed", 4.0), (GEMMA, 3600, "own mixed", 6.0), (SMOLLM, 1000, "own mixed", 2.0)]
+PARTS = ("whole", "body", "tokenizing", "head and rest", "products", "attention", "copies and casts", "elementwise")
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed memory goes back at once, so that its peak is one of use
 SHARES = {"own float32": {1000: 80, 3600: 80, 8000: 65}, "own mixed": {1000: 55, 3600: 55, 8000: 40}}  # percent of the matrix peak
 
@@ -59,8 +60,7 @@ def speeds(full: bool) -> list[dict]:
 def machine() -> dict:
     "Where this runs."
     return {"processor": processor(), "cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers", "lm-eval", "minicons")},
-            "when": time.strftime("%Y-%m-%d")}
+            "python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers", "lm-eval", "minicons")}}
 
 
 MEASURES = {  # name -> what is measured, given whether in full
@@ -87,12 +87,13 @@ def speed_rows(results: dict) -> list[list]:
     rows = []
     for one in results["speed"]:
         if "failed" in one:
-            rows.append([one["model"], one["tokens"], "", one["failed"], "", "", "", "", ""])
+            rows.append([one["model"], f"{one['tokens']:,}", "", "", one["failed"], *[""] * 5])
             continue
         s, base = one["seconds"], one["seconds"].get(WAYS[0])
         times = [f"{base / s[way]:.2f}" if base else "" for way in WAYS[1:]]
-        rows.append([one["model"], f"{one['tokens']:,}", one["responses"], f"{base:.2f}" if base else one["published"],
-                     *(f"{s[way]:.2f}" for way in WAYS[1:]), *times, f"{max(v for k, v in one['moved'].items() if k.endswith('float32')):.0e}"])
+        moved = max(move for way, move in one["moved"].items() if way.endswith("float32"))
+        rows.append([one["model"], f"{one['tokens']:,}", one["responses"], one["repeats"], f"{base:.2f}" if base else one["published"],
+                     *(f"{s[way]:.2f}" for way in WAYS[1:]), *times, f"{moved:.0e}" if base else ""])
     return rows
 
 
@@ -106,15 +107,16 @@ def goal_rows(results: dict) -> list[list]:
     speed = {(one["model"], asked): one for one, asked in zip(results["speed"], (1000, 3600, 8000, 16000, 1000, 3600, 8000)) if "failed" not in one}
     rows = []
     for model, tokens, way, goal in GOALS:
-        s = speed[model, tokens]["seconds"]
-        rows.append([f"{model}, {tokens:,} tokens, {way} against the published way", f"{goal:g}x", f"{s[WAYS[0]] / s[way]:.2f}x", s[WAYS[0]] / s[way] >= goal])
+        s = speed.get((model, tokens), {}).get("seconds", {})
+        times = s[WAYS[0]] / s[way] if {WAYS[0], way} <= set(s) else 0
+        rows.append([f"{model}, {tokens:,} tokens, {way} against the published way", f"{goal:g}x", f"{times:.2f}x" if times else "does not fit", times >= goal])
     for way, wanted in SHARES.items():
-        for (model, tokens), one in speed.items():
-            if tokens in wanted:
-                rows.append([f"{model}, {tokens:,} tokens, {way}: share of the matrix peak", f"{wanted[tokens]} %", f"{share(one, way):.0f} %", share(one, way) >= wanted[tokens]])
+        for model, tokens in ((model, tokens) for model in (GEMMA, SMOLLM) for tokens in wanted):
+            percent = share(speed[model, tokens], way) if (model, tokens) in speed else 0
+            rows.append([f"{model}, {tokens:,} tokens, {way}: share of the matrix peak", f"{wanted[tokens]} %", f"{percent:.0f} %" if percent else "does not fit", percent >= wanted[tokens]])
     for one in results["requests"]:
-        if "failed" not in one:
-            rows.append([f"100 responses against {one['tool']}, batch {one['batch']}", "60x", f"{one['seconds'] / one['own']:.0f}x", one["seconds"] / one["own"] >= 60])
+        times = 0 if "failed" in one else one["seconds"] / one["own"]
+        rows.append([f"100 responses against {one['tool']}, batch {one['batch']}", "60x", f"{times:.0f}x" if times else one["failed"], times >= 60])
     trained, large, small = (one.get("above_bytes", float("nan")) / 1e9 for one in results["memory"])
     rows.append([f"memory above the weights, {GEMMA}, 8,000 tokens", "0.8 GB", f"{trained:.3f} GB", trained < 0.8])
     rows.append(["the same with random weights: 49,152 words against 262,144", "within 10 %", f"{small:.3f} and {large:.3f} GB", abs(small / large - 1) < 0.1])
@@ -122,18 +124,18 @@ def goal_rows(results: dict) -> list[list]:
 
 
 def report(results: dict, notes: str) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    part_names = [name for name in results["parts"][0] if name not in ("model", "dtype", "tokens", "took", "whole")]
-    parts = [[one["model"], one["dtype"], f"{one['tokens']:,}", *(f"{one[name]:.2f}" for name in ("whole", *part_names))] for one in results["parts"]]
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if name != "when")
+    when = ", ".join(f"{name} {day}" for name, day in results["when"].items())
+    parts = [[one["model"], one["dtype"], f"{one['tokens']:,}", *(f"{one[name]:.2f}" if name in one else one["failed"] for name in PARTS)] for one in results["parts"]]
     asked = [[one["tool"], one["batch"], one.get("failed") or f"{one['seconds']:.0f}", f"{one.get('own', 0):.1f}", f"{one.get('moved', 0):.0e}"] for one in results["requests"]]
-    people = [[one["people"], f"{one['seconds']:.1f}", f"{one['seconds'] / one['people']:.2f}"] for one in results["participants"]]
+    people = [[one["people"], *([one["failed"], ""] if "failed" in one else [f"{one['seconds']:.1f}", f"{one['seconds'] / one['people']:.2f}"])] for one in results["participants"]]
     return "\n".join([
-        "# Benchmark\n", f"`make bench` wrote this: {machine}. Seconds; medians of interleaved runs in one process; simulated sessions of the two-armed bandit.\n",
+        "# Benchmark\n", f"`make bench` wrote this: {machine}. Measured: {when}. Seconds; medians of interleaved runs in one process; simulated sessions of the two-armed bandit.\n",
         "## Goals\n", table(["measure", "goal", "measured", "reached"], goal_rows(results)), notes,
-        "\n## Time against length\n", "Published way: all logits, cross-entropy of all tokens, attention of transformers. Ours: the whole of a scorer, tokenizing too.\n",
-        table(["model", "tokens", "responses", *(f"{way}, s" for way in WAYS), "float32: times", "mixed: times", "largest move in float32, nats"], speed_rows(results)),
+        "\n## Time against length\n", "Published way: all logits, cross-entropy of all tokens, attention of transformers. Ours: the whole of a scorer, tokenizing too. Where the published way does not fit, there is nothing to compare with.\n",
+        table(["model", "tokens", "responses", "runs", *(f"{way}, s" for way in WAYS), "float32: times", "mixed: times", "own float32 from the published way, nats"], speed_rows(results)),
         "## Where the time goes\n", "Seconds; the body by kinds of operations, as a profile has their shares.\n",
-        table(["model", "dtype", "tokens", "whole", *part_names], parts),
+        table(["model", "dtype", "tokens", *PARTS], parts),
         "## One request a response\n", f"100 responses of one session, float32, {SMOLLM}; seconds from {results['requests'][0].get('sampled')} evenly spread ones.\n",
         table(["tool", "batch", "their seconds", "our seconds", "largest difference, nats"], asked),
         "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people)])
@@ -145,9 +147,12 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", choices=MEASURES, help="measure only these and keep the rest; none: only write RESULTS.md again")
     words = parser.parse_args()
     path = HERE / "results.json"
-    results = {} if words.only is None else json.loads(path.read_text())
+    results = {"when": {}} if words.only is None else json.loads(path.read_text())
+    if words.only and results["machine"] != machine():
+        raise SystemExit("The results in bench/results.json come from another machine or other versions; measure all (make bench).")
     results["machine"] = machine()
-    results |= {name: MEASURES[name](words.full) for name in (MEASURES if words.only is None else words.only)}
+    for name in MEASURES if words.only is None else words.only:
+        results[name], results["when"][name] = MEASURES[name](words.full), time.strftime("%Y-%m-%d")
     path.write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "RESULTS.md").write_text(report(results, (HERE / "notes.md").read_text()))
     print(f"Written: {HERE / 'RESULTS.md'}")

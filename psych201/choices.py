@@ -22,6 +22,7 @@ CHOICES = {
     "logprob": pl.Float32,  # nats, that the text goes on with it
     "chosen": pl.Boolean,  # it was the answer
     "given": pl.Boolean,  # it was an answer somewhere in this session
+    "dtype": pl.String,  # that the model was computed in
 }  # column -> type
 
 # %% ../nbs/08g_choices.ipynb #long
@@ -32,17 +33,18 @@ def _long(shard: Shard, facts: pl.LazyFrame, without: set[str]) -> pl.LazyFrame:
     answers = rows.group_by("transcript").agg(answers=pl.col("response").unique())
     both = rows.filter(pl.col("option_logprobs").is_not_null()).rename({"option_logprobs": "logprob"}).join(
         facts, on="transcript").join(names, on="experiment").join(answers, on="transcript").explode("option", "logprob")
-    chosen = (pl.col("option") == pl.col("response")).fill_null(False)
-    return both.with_columns(chosen=chosen, given=pl.col("option").is_in(pl.col("answers"))).select(list(CHOICES))
+    chosen, dtype = (pl.col("option") == pl.col("response")).fill_null(False), pl.lit(shard.identity.must.get("dtype"), pl.String)
+    return both.with_columns(chosen=chosen, given=pl.col("option").is_in(pl.col("answers")), dtype=dtype).select(list(CHOICES))
 
 # %% ../nbs/08g_choices.ipynb #scan-choices
 def scan_choices(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
+    rules: Sequence[str] | None = None,  # None: all; rule paper knows no options
 ) -> pl.LazyFrame:  # columns of CHOICES, one row a response and option, in no order
     "What models thought of each option, as a lazy table; raises `StoreError` as store.find_shards does."
-    shards = find_shards(store, models, formats)
+    shards = find_shards(store, models, formats, rules)
     twice, facts = hidden(shards), read_facts(store, {key for shard in shards for key in shard.inputs}).lazy()
     tables = [_long(shard, facts, twice.get(shard.path, set())) for shard in shards if shard.options]
     return pl.concat([pl.LazyFrame(schema=CHOICES), *tables])

@@ -7,6 +7,7 @@ __all__ = ['to_mixed', 'is_mixed']
 
 # %% ../nbs/06c_mixed.ipynb #imports
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from .cards import ModelError
 
@@ -20,11 +21,12 @@ def to_mixed(
         raise ModelError(f"{type(model).__name__} has no body apart from its head, so it cannot compute in mixed precision; take float32.")
     kind = model.device.type
     for module in body.modules():
-        if isinstance(module, torch.nn.Linear):
+        if isinstance(module, (torch.nn.Linear, Conv1D)):  # GPT-2's layers are of the second kind
             module.to(torch.bfloat16)
         elif "Router" in type(module).__name__:
             module.forward = torch.autocast(kind, enabled=False)(module.forward)
     body.forward = torch.autocast(kind, dtype=torch.bfloat16)(body.forward)
+    model.psych201_mixed = True
     return model
 
 # %% ../nbs/06c_mixed.ipynb #is-mixed
@@ -32,4 +34,4 @@ def is_mixed(
     model: torch.nn.Module,  # causal language model of transformers
 ) -> bool:
     "True for a model that came from to_mixed."
-    return model.dtype == torch.float32 and any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    return getattr(model, "psych201_mixed", False)

@@ -64,7 +64,8 @@ def precision_line(
     moves: pd.DataFrame,  # from precision_moves
 ) -> str:
     "What precision_moves found, in one sentence."
-    weights = moves["responses"] / moves["responses"].sum()
+    weights = moves["responses"] / max(1, moves["responses"].sum())
+    alone = f" {n:,} responses were scored in one of the two only." if (n := moves["one_sided"].sum()) else ""
     return (f"{moves['dtype'].iloc[0]} against float32, {moves['transcripts'].sum()} transcripts, {moves['responses'].sum():,} responses: mean NLL "
             f"{(weights * moves['difference']).sum():+.4f} nats, single responses up to {moves['largest'].max():.3f}, means of "
-            f"transcripts up to {moves['largest_of_transcripts'].max():.4f}.")
+            f"transcripts up to {moves['largest_of_transcripts'].max():.4f}.{alone}")

@@ -8,7 +8,7 @@ import transformers
 
 from conftest import SMALL, random_model
 from psych201 import attention
-from psych201.mixed import to_mixed
+from psych201.mixed import is_mixed, to_mixed
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
 MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
@@ -157,6 +157,7 @@ def test_mixed_precision(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = exact.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
     states = mixed.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+    assert is_mixed(mixed) and not is_mixed(exact) and not is_mixed(rounded)
     assert states.dtype == torch.float32 and mixed(input_ids=ids[None]).logits.dtype == torch.float32
     assert any("Router" in type(module).__name__ for module in mixed.modules()) or (states - cast).abs().max() < 1e-5
 

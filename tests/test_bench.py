@@ -67,3 +67,21 @@ def test_the_report_is_of_these_results():
     results = json.loads((BENCH / "results.json").read_text())
     assert run.report(results, (BENCH / "notes.md").read_text()) == (BENCH / "RESULTS.md").read_text()
     assert len(run.goal_rows(results)) > 20 and {row[-1] for row in run.goal_rows(results)} <= {"yes", "no"}
+
+
+def test_what_fails_is_reported_and_is_no_goal_reached():
+    "A measurement that failed, or left the published way out, stands in its table as such; a report comes out all the same."
+    good = json.loads((BENCH / "results.json").read_text())
+    for name in run.MEASURES:
+        results = json.loads(json.dumps(good))
+        results[name] = [{key: value for key, value in one.items() if key in ("model", "tokens", "dtype", "repeats", "words", "tool", "batch", "people")}
+                         | {"failed": "does not fit"} for one in results[name]]
+        assert run.report(results, "").count("does not fit") >= len(good[name]) or name == "memory"
+        before, after = (sum(row[-1] == "yes" for row in run.goal_rows(some)) for some in (good, results))
+        assert len(run.goal_rows(results)) == len(run.goal_rows(good)) and (after < before or name in ("parts", "participants"))
+    for one in good["speed"]:
+        one["seconds"].pop(run.WAYS[0], None)
+        one["published"] = "does not fit: 9 GB"
+    report = run.report(good, "")
+    assert report.count("does not fit: 9 GB") == len(good["speed"]) and report.count("against the published way | ") == len(run.GOALS)
+    assert not any(row[-1] == "yes" for row in run.goal_rows(good)[: len(run.GOALS)])
