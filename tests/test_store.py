@@ -699,6 +699,10 @@ def test_rules_are_read_apart(tmp_path, scorer):
     np.testing.assert_allclose(span, paper, atol=1e-4)
     assert store.read_scores(tmp_path)["rule"].value_counts().sort("rule").rows() == [("paper", 6), ("span", 6)]
     assert store.read_conditions(tmp_path, rules=["paper"])["rule"].to_list() == ["paper"]
+    assert store.read_scores(tmp_path)["dtype"].to_list() == ["float32"] * 12
+    for rule, text in (("span", "Take <<J>> now"), ("paper", "You take <<J>> now")):
+        run_score(replace(scorer, rule=rule, options={}), [replace(glued, text=text)], tmp_path / "edited")
+    assert upkeep.two_versions(tmp_path / "edited") == {}  # one text of a person by each rule
     with pytest.raises(StoreError, match="no scores in the rule other, only in plain/paper and plain/span"):
         store.scan_scores(tmp_path, rules=["other"])
 
