@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from .shards import Shard, hidden
-from .store import find_shards, read_facts
+from .sidecars import read_facts
+from .store import find_shards
 
 # %% ../nbs/08g_choices.ipynb #choices-2
 CHOICES = {

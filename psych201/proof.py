@@ -14,7 +14,8 @@ import polars as pl
 
 from .scorers import Scorer, input_digest
 from .shards import Shard, StoreError, differences, fingerprint, write_atomically
-from .store import Run, read_probe
+from .sidecars import read_probe
+from .store import Run
 
 # %% ../nbs/08d_proof.ipynb #bounds
 BOUNDS = {"float32": 1e-4, "mixed": 0.5, "float16": 0.05, "bfloat16": 0.5}  # dtype -> nats that a response may move

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
-from psych201 import choices, data, formats, models, proof, score, scorers, shards, store, upkeep
+from psych201 import choices, data, formats, models, proof, score, scorers, shards, sidecars, store, upkeep
 from psych201.models import Card
 from psych201.options import choose_options
 from psych201.scorers import LanguageModelScorer
@@ -229,7 +229,7 @@ def test_the_rows_of_a_store_in_full(tmp_path, scorer):
     values = scorer.score([first, second])
     for name in ("nll", "n_tokens", "close_nll", "argmax_right", "first_entropy"):
         assert table[name].to_list() == values[name].to_list()
-    facts = store.read_facts(tmp_path).sort("row")
+    facts = sidecars.read_facts(tmp_path).sort("row")
     assert facts.select("digest", "characters", "responses").rows() == [(t.digest, len(t.text), 2) for t in (first, second)]
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from psych201 import cards, data, runner, shards, store, workbench
+from psych201.arguments import check_models
 from psych201.workbench import main
 
 
@@ -215,7 +216,7 @@ def test_spellings_of_a_folder_are_one_model(tmp_path, run, monkeypatch, tiny):
     assert status == 0 and " a/m" in out, err
     (tmp_path / "b").mkdir()
     monkeypatch.chdir(tmp_path / "b")
-    assert workbench.check_models(["../a/m", str(tmp_path / "a" / "m")]) == [str(tmp_path / "a" / "m")]
+    assert check_models(["../a/m", str(tmp_path / "a" / "m")]) == [str(tmp_path / "a" / "m")]
 
 
 def test_edited_data_are_noticed_and_pruned(tmp_path, run):
