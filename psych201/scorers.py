@@ -159,7 +159,7 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_scorers.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attention", "mixed", "models", "fused", "head", "predictions", "continuations", "kernels",
+MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attend", "attention", "mixed", "models", "fused", "head", "predictions", "continuations", "kernels",
                  "scorers")  # modules
 
 

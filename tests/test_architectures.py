@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from conftest import SMALL, random_model
-from psych201 import attention
+from psych201 import attend, attention
 from psych201.mixed import is_mixed, to_mixed
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
@@ -58,8 +58,25 @@ def test_equal_to_both_ways_of_transformers(name):
     assert attention.why_not(model.config) is None
 
 
+def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    "A stand-in for torch.nn.attention.varlen.varlen_attn, which runs on GPUs only: the whole square, and masks."
+    n, left = len(query), window_size[0] if window_size[0] >= 0 else len(query)
+    text = torch.bucketize(torch.arange(n), cu_seq_q[1:].long(), right=True)
+    distance = torch.arange(n)[:, None] - torch.arange(n)
+    seen = (distance >= 0) & (distance <= left) & (text[:, None] == text)
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    weights = (torch.einsum("qhd,khd->hqk", query, key) * scale).masked_fill(~seen, float("-inf")).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, value)
+
+
 @pytest.mark.parametrize("name", OWN)
-def test_packed_texts_do_not_see_each_other(name):
+@pytest.mark.parametrize("one_call", [False, True])
+def test_packed_texts_do_not_see_each_other(name, one_call, monkeypatch):
+    "Also where a GPU has a kernel for texts of varying lengths (here a stand-in), which then also reads single texts with windows."
+    if one_call:
+        calls = []
+        monkeypatch.setattr(attend, "varlen_attn", lambda *tensors, **how: calls.append(1) or varlen(*tensors, **how))
+        monkeypatch.setattr(attend, "_varlen_works", lambda device, dtype, width: attend._varlen_right(device, dtype, width))
     model = build(name)
     assert attention.use_own_attention(model)
     lengths = [1, 30, 130, 24]
@@ -69,6 +86,7 @@ def test_packed_texts_do_not_see_each_other(name):
     with attention.packed(np.cumsum(lengths).tolist()):
         together = logprobs(model, torch.cat(texts), position_ids=positions)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
+    assert not one_call or len(calls) >= 3 * LAYERS["num_hidden_layers"]  # the trial's two and its own in each layer
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -164,8 +182,8 @@ def test_mixed_precision(name):
 
 def test_whoever_asks_first_for_the_fused_operator(monkeypatch):
     "The trial of PyTorch's operator is in float32, also where a model in mixed precision is the first to need it."
-    attention._fused_works.cache_clear()
-    alone = attention._fused_works()
-    attention._fused_works.cache_clear()
+    attend._fused_works.cache_clear()
+    alone = attend._fused_works()
+    attend._fused_works.cache_clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert attention._fused_works() == alone
+        assert attend._fused_works() == alone
