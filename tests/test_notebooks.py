@@ -141,3 +141,14 @@ def test_the_export_check_finds_an_edited_module(tmp_path, monkeypatch):
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('allowed_cell_metadata_keys = ["tags"]', ""))
     assert "nbs/analyses/score_model.ipynb" in check_export.changed(tmp_path)
+
+
+def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
+    "nbdev-test runs many notebooks in one process; those after 06b_attention are to test the package, not that notebook."
+    code = ("from pathlib import Path\nfrom nbdev.test import test_nb\nimport torch\nfrom transformers import AttentionInterface, AttentionMaskInterface\n"
+            "from psych201 import attention\n"
+            "assert test_nb(Path('nbs/06b_attention.ipynb'))[0] and test_nb(Path('nbs/06b_attend.ipynb'))[0]\n"
+            "assert AttentionInterface()[attention.NAME] is attention._layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
+            "assert torch.is_grad_enabled()")
+    done = tool("-c", code)
+    assert done.returncode == 0, done.stderr[-2000:]
