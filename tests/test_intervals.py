@@ -1,0 +1,136 @@
+"""Estimators and intervals on simulated data whose truth is known: coverage, type-I error, and what is left out."""
+import numpy as np
+import polars as pl
+import pytest
+
+from psych201.bootstrap import hierarchical_bootstrap, percentile_interval
+from psych201.clusters import cluster_interval, wild_interval, wild_p
+from psych201.groups import group_means, slope_per_decade
+from psych201.paired import by_person, paired_differences, paired_effects, paired_means
+
+TRUTH, DATA_SETS = 0.2, 400
+
+
+def people(random, n: int, effect: float, between: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    "Mean difference and number of responses of each person; people differ, and some answer ten times as often."
+    responses = random.integers(5, 60, n).astype(float)
+    return random.normal(effect, between, n) + random.normal(0, 1, n) / np.sqrt(responses), responses
+
+
+def coverage(interval, truth: float = TRUTH) -> float:
+    "Share of simulated data sets whose interval holds the truth."
+    ends = [interval(np.random.default_rng(seed)) for seed in range(DATA_SETS)]
+    return float(np.mean([low <= truth <= high for low, high in ends]))
+
+
+def ends(found: dict) -> tuple[float, float]:
+    return found["low"], found["high"]
+
+
+INTERVALS = {
+    "25 people": lambda random: ends(cluster_interval(*people(random, 25, TRUTH))),
+    "5 people, wild": lambda random: ends(wild_interval(*people(random, 5, TRUTH), draws=399)),
+    "8 people, wild": lambda random: ends(wild_interval(*people(random, 8, TRUTH), draws=399)),
+    "20 studies": lambda random: percentile_interval(
+        hierarchical_bootstrap([people(random, 20, effect) for effect in random.normal(TRUTH, 0.3, 20)], 1000)),
+    "10 studies, t": lambda random: group_means(
+        pl.DataFrame(dict(g="a", d=random.normal(TRUTH, 0.3, 10))), "d", "g").select("low", "high").row(0),
+    "slope": lambda random: ends(slope_per_decade(
+        [0.5, 1, 3, 7, 70], 2 + TRUTH * np.log10([0.5, 1, 3, 7, 70]) + random.normal(0, 0.05, 5))),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTERVALS)
+def test_intervals_hold_the_truth_as_often_as_they_say(name):
+    assert 0.92 <= coverage(INTERVALS[name]) <= 0.98
+
+
+@pytest.mark.slow
+def test_these_studies_with_other_people():
+    "The effects of the studies stay; only people are drawn anew."
+    effects = np.random.default_rng(9).normal(TRUTH, 0.3, 10)
+    interval = lambda random: percentile_interval(
+        hierarchical_bootstrap([people(random, 20, effect) for effect in effects], 1000, redraw_studies=False))
+    assert 0.92 <= coverage(interval, effects.mean()) <= 0.98
+
+
+@pytest.mark.slow
+def test_an_interval_that_forgets_people_is_too_narrow():
+    "What these intervals are for: responses counted as independent hold the truth far too seldom."
+    def naive(random):
+        mean, n = people(random, 25, TRUTH)
+        middle, se = np.average(mean, weights=n), 1 / np.sqrt(n.sum())
+        return middle - 1.96 * se, middle + 1.96 * se
+
+    assert coverage(naive) < 0.6
+
+
+@pytest.mark.slow
+def test_studies_without_differences_of_effect_make_the_interval_wide_and_never_narrow():
+    interval = lambda random: percentile_interval(hierarchical_bootstrap([people(random, 20, TRUTH) for _ in range(20)], 1000))
+    assert coverage(interval) > 0.97
+
+
+@pytest.mark.slow
+def test_five_clusters_reject_a_true_mean_as_often_as_they_say():
+    p = [wild_p(*people(np.random.default_rng(seed), 5, TRUTH), TRUTH, draws=399) for seed in range(DATA_SETS)]
+    assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.08
+
+
+def scores(random, studies: int = 3, persons: int = 6, effect: float = TRUTH) -> pl.DataFrame:
+    "Two models on the same responses; post-training costs `effect` nats."
+    tables = []
+    for study in range(studies):
+        for person in range(persons):
+            base = random.gamma(4, 0.25, n := int(random.integers(3, 9)))
+            for model, nll in (("base", base), ("post", base + effect + random.normal(0, 0.1) + random.normal(0, 0.1, n))):
+                tables.append(pl.DataFrame(dict(model=model, format="plain", rule="span", dtype="float32", study=f"s{study}", person=f"s{study}/{person}",
+                                                transcript=f"{study}-{person}", response_index=range(n), nll=nll)))
+    return pl.concat(tables)
+
+
+def test_paired_numbers_do_not_depend_on_the_order_of_rows():
+    table = scores(np.random.default_rng(0))
+    mixed = table.sample(fraction=1, shuffle=True, seed=1)
+    first, second = (paired_effects(one, [("post", "base")]).sort("study") for one in (table, mixed))
+    for name in ("difference", "low", "high", "d_z"):
+        np.testing.assert_allclose(first[name], second[name], atol=1e-12 if name in ("difference", "d_z") else 5e-3)
+    both = [paired_differences(one, "post", "base").sort("transcript", "response_index") for one in (table, mixed)]
+    assert both[0].equals(both[1])
+
+
+def test_the_sign_of_a_difference():
+    "Positive: post-training made the prediction worse; the other way round all signs turn."
+    table = scores(np.random.default_rng(0), effect=0.5)
+    there, back = (paired_means(table, [pair], draws=200) for pair in (("post", "base"), ("base", "post")))
+    assert there["difference"][0] == pytest.approx(-back["difference"][0]) and 0.3 < there["low_people"][0]
+    assert there["low_people"][0] == pytest.approx(-back["high_people"][0])
+
+
+def test_responses_that_one_model_lacks_are_counted_and_in_no_difference():
+    table = scores(np.random.default_rng(0))
+    gone = pl.col("transcript").is_in(["0-0", "1-1"]) & (pl.col("model") == "post")
+    cut = table.with_columns(nll=pl.when(gone).then(None).otherwise("nll"))
+    lost = cut.filter(gone).height
+    effects = paired_effects(cut, [("post", "base")])
+    assert effects["dropped"].sum() == lost > 0 and effects["participants"].to_list() == [5, 5, 6]
+    (mean,) = paired_means(cut, [("post", "base")], draws=200).to_dicts()
+    assert (mean["dropped"], mean["participants"], mean["studies"]) == (lost, 16, 3)
+    assert mean["responses"] == len(paired_differences(cut, "post", "base")) == table.height // 2 - lost
+    assert mean["difference"] == pytest.approx(effects["difference"].mean())
+    nothing = table.with_columns(nll=pl.when(pl.col("model") == "post").then(None).otherwise("nll"))
+    (mean,) = paired_means(nothing, [("post", "base")]).to_dicts()
+    assert (mean["studies"], mean["difference"], mean["low"]) == (0, None, None)
+
+
+def test_a_person_with_many_responses_weighs_more_and_a_study_does_not():
+    "Responses make a study's mean, as published; studies weigh the same."
+    rows = [("a", "a/1", 0.0, 90), ("a", "a/2", 1.0, 10), ("b", "b/1", 1.0, 1)]
+    tables = [pl.DataFrame(dict(model=model, format="plain", rule="span", dtype="float32", study=study, person=person, transcript=person,
+                                response_index=range(n), nll=[1.0 + (effect if model == "post" else 0)] * n))
+              for study, person, effect, n in rows for model in ("base", "post")]
+    table = pl.concat(tables)
+    assert paired_effects(table, [("post", "base")])["difference"].to_list() == pytest.approx([0.1, 1.0])
+    assert paired_means(table, [("post", "base")], draws=100)["difference"][0] == pytest.approx(0.55)
+    assert by_person(paired_differences(table, "post", "base"))["responses"].to_list() == [90, 10, 1]
