@@ -6,6 +6,7 @@ import pytest
 from psych201.bootstrap import hierarchical_bootstrap, percentile_interval
 from psych201.clusters import cluster_interval, wild_interval, wild_p
 from psych201.groups import group_means, slope_per_decade
+from psych201.meta import equivalence, random_effects
 from psych201.paired import by_person, paired_differences, paired_effects, paired_means
 
 TRUTH, DATA_SETS = 0.2, 400
@@ -53,6 +54,29 @@ def test_these_studies_with_other_people():
     interval = lambda random: percentile_interval(
         hierarchical_bootstrap([people(random, 20, effect) for effect in effects], 1000, redraw_studies=False))
     assert 0.92 <= coverage(interval, effects.mean()) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("studies, between, precision", [(12, 0.05, [0.03, 0.1]), (12, 0.05, [0.03, 0.1, 0.3]), (12, 0.3, [0.03, 0.1, 0.3]), (4, 0.3, [0.1, 0.3])])
+def test_meta_analysis_of_studies_of_very_different_sizes(studies, between, precision):
+    "The interval of the mean holds it, and the effect of one more study lies where it is said to lie."
+    hits = []
+    for seed in range(DATA_SETS):
+        random = np.random.default_rng(seed)
+        se, effects = random.choice(precision, studies), random.normal(TRUTH, between, studies + 1)
+        found = random_effects(random.normal(effects[:-1], se), se, draws=1000)
+        hits.append((found["low"] <= TRUTH <= found["high"], found["next_low"] <= effects[-1] <= found["next_high"]))
+    mean, one_more = np.mean(hits, 0)
+    assert 0.92 <= mean <= 0.98 and 0.92 <= one_more <= 0.98
+
+
+@pytest.mark.slow
+def test_an_effect_at_the_bound_is_called_none_no_more_often_than_it_should_be():
+    p = []
+    for seed in range(DATA_SETS):
+        values = np.random.default_rng(seed).normal(0.1, 0.3, 20)
+        p.append(equivalence(values.mean(), values.std(ddof=1) / 20**0.5, 19, 0.1))
+    assert np.mean(np.array(p) <= 0.05) <= 0.08
 
 
 @pytest.mark.slow
