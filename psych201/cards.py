@@ -115,7 +115,7 @@ def card(
 
 # %% ../nbs/06_cards.ipynb #names
 TINY_NAMES = ("tiny-llama", "tiny-gemma")  # random weights, for tests
-BASELINE_NAMES = ("baseline:uniform",)
+BASELINE_NAMES = ("baseline:uniform", "baseline:marginal")
 
 
 def did_you_mean(name: str) -> str:

@@ -139,6 +139,15 @@ def _computed_in(table: pd.DataFrame) -> str:
     dtypes = sorted(set(table["dtype"].dropna())) if "dtype" in table else []
     return f"\nComputed in {' and '.join(dtypes)}" if dtypes else ""
 
+# %% ../nbs/11_figures.ipynb #draw-baselines
+def _draw_baselines(axes, baselines: pd.DataFrame, named: bool) -> None:
+    "Dashed lines through a panel, with their names beside it if wanted."
+    for name, mean in baselines[["model", "mean_nll"]].itertuples(index=False):
+        axes.axhline(mean, color=TYPES["baseline"][1], linewidth=1, linestyle="--", zorder=1)
+        if named:
+            axes.annotate(name.removeprefix("baseline:"), (1, mean), (2, 0), ("axes fraction", "data"), "offset points",
+                          va="center", fontsize=6, color="#666666")
+
 # %% ../nbs/11_figures.ipynb #nll-by-size-2
 def nll_by_size(
     table: pd.DataFrame,  # one row a model: mean_nll (nats), family, size_b (billions), type, guessed
@@ -157,8 +166,7 @@ def nll_by_size(
         for axes, family in zip(panels.flat, families):
             _draw_family(axes, table[table["family"] == family])
             axes.set_title(_wrapped(family, (width - 0.6) / columns))
-            for mean in baselines["mean_nll"]:
-                axes.axhline(mean, color=TYPES["baseline"][1], linewidth=1, linestyle="--", zorder=1)
+            _draw_baselines(axes, baselines, named=len(baselines) > 1 and family == families[-1])
         for axes in panels.flat[len(families):]:
             axes.set_visible(False)
         counts = counts_line(table)

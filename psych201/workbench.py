@@ -174,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
-    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or baseline:uniform")
+    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or a baseline (baseline:uniform, baseline:marginal)")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")

@@ -160,7 +160,7 @@ def test_the_demo_scores_the_sample_and_nothing_else(tmp_path, monkeypatch, run)
     assert store.read_scores(tmp_path / "out" / "scores")["study"].n_unique() == 2
     for name in ("figures/nll_by_size.png", "tables"):
         assert str(tmp_path / "out" / name) in out and (tmp_path / "out" / name).exists()
-    assert out.count("score_model-") == 3 and "baseline:uniform" in out.split("Tables:")[1]
+    assert out.count("score_model-") == 4 and "baseline:uniform" in out.split("Tables:")[1] and "baseline:marginal" in out
     study = tmp_path / "studies" / "wulff2020"
     study.mkdir(parents=True)
     lines = [json.dumps({"text": f"<<{n}>>", "experiment": "e", "participant": n}) for n in range(5)]
@@ -289,13 +289,18 @@ def test_nothing_scored_is_no_success(tmp_path, run):
 def test_a_baseline_goes_the_same_way(tmp_path, run):
     "Command line, notebook, store and figure."
     words = ["--data", "sample", "--output", str(tmp_path)]
-    status, out, err = run("score", "tiny-llama", "baseline:uniform", "--transcripts", "2", *words)
+    status, out, err = run("score", "tiny-llama", "baseline:uniform", "baseline:marginal", "--transcripts", "2", *words)
     assert status == 0, err
     rows = store.read_scores(tmp_path / "scores", ["baseline:uniform"])
     options = {study: len(set(r for t in data.load("sample") if t.study == study for r in t.responses)) for study in set(rows["study"])}
     for study, nll in rows.select("study", "nll").unique().rows():
         assert nll == pytest.approx(math.log(options[study]))  # the options of all participants, not of the two
     assert len(rows) == 2 * (40 + 24)
+    marginal = store.read_scores(tmp_path / "scores", ["baseline:marginal"])
+    first = next(one for one in data.load("sample") if one.key == marginal["transcript"][0])
+    others = [r for one in data.load("sample") if one.study == first.study and one.participant != first.participant for r in one.responses]
+    expected = [-math.log((others.count(r) + 0.5) / (len(others) + options[first.study] / 2)) for r in first.responses]
+    assert marginal.filter(transcript=first.key)["nll"].to_list() == pytest.approx(expected)
     assert run("score", "baseline:uniform", *words)[0] == 0
     assert len(store.read_scores(tmp_path / "scores", ["baseline:uniform"])) == 10 * (40 + 24)
     status, out, err = run("paper", "--output", str(tmp_path))
