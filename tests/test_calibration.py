@@ -1,0 +1,79 @@
+"""Choices and temperatures: planted ones are found, and what comes out of a store is what went in."""
+import numpy as np
+import polars as pl
+import pytest
+from scipy.special import logsumexp
+
+from psych201 import choices, data, models, score, store
+from psych201.calibration import Choices, choice_arrays, crossvalidated_nll, fit_temperature, option_nll, split_misalignment
+
+
+def planted(random, temperature: float, n: int = 3000, people: int = 30, options: int = 3) -> tuple[Choices, np.ndarray]:
+    "People who choose by their utilities, and a model that reports them divided by no temperature; the true NLL of each choice."
+    logprob = random.normal(0, 1, (n, options)) - random.exponential(3, (n, 1))
+    logprob[random.random((n, options)) < 0.2] = -np.inf
+    logprob = logprob[np.isfinite(logprob).sum(1) > 1]
+    scaled = logprob / temperature
+    p = np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
+    chosen = (p.cumsum(1) > random.random((len(p), 1))).argmax(1)
+    return Choices(logprob, chosen, np.arange(len(p)) % people, 0), -np.log(p[np.arange(len(p)), chosen])
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_a_planted_temperature_is_found(temperature):
+    found, off = [], []
+    for seed in range(20):
+        made, nll = planted(np.random.default_rng(seed), temperature, n=10_000)
+        found.append(fit_temperature(made))
+        off.append(crossvalidated_nll(made).mean() - nll.mean())
+    assert 1 / np.mean(1 / np.array(found)) == pytest.approx(temperature, rel=0.04)
+    assert 0 <= np.mean(off) < 1e-3  # what was fitted to other people is no better than the truth
+
+
+def test_a_person_is_judged_at_the_temperature_of_others():
+    "One person answers against all others; what she did must not make her own prediction better."
+    made, _ = planted(np.random.default_rng(1), 1.0, people=4)
+    odd = made.person == 0
+    turned = made._replace(chosen=np.where(odd, np.where(np.isfinite(made.logprob), made.logprob, np.inf).argmin(1), made.chosen))
+    others = fit_temperature(Choices(*(part[~odd] for part in turned[:3]), 0))
+    np.testing.assert_allclose(crossvalidated_nll(turned)[odd], option_nll(turned, others)[odd])
+
+
+def test_what_is_no_option_takes_part_in_nothing():
+    made, _ = planted(np.random.default_rng(2), 2.0)
+    wider = made._replace(logprob=np.hstack([made.logprob, np.full((len(made.chosen), 2), -np.inf)]))
+    assert fit_temperature(wider) == pytest.approx(fit_temperature(made), rel=1e-9)
+    np.testing.assert_array_equal(option_nll(wider), option_nll(made))
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scores")
+    for name in ("tiny-llama", "tiny-gemma"):
+        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=3), folder, progress="none")
+    for name in ("baseline:uniform", "baseline:marginal"):
+        score.score(name, data.load("sample", transcripts=3), folder, progress="none")
+    return folder
+
+
+def test_from_a_store(scored):
+    "NLL among options is the NLL of the answer and the mass of the options, of those that the participant used."
+    table = choices.scan_choices(scored, ["tiny-llama"]).collect()
+    arrays = choice_arrays(table)
+    given = table.filter("given").group_by("study", "person", "transcript", "response_index").agg(
+        mass=pl.col("logprob").cast(pl.Float64).exp().sum(), n=pl.len())
+    rows = store.read_scores(scored, ["tiny-llama"]).join(given, on=["study", "person", "transcript", "response_index"])
+    rows = rows.filter(pl.col("n") > 1, pl.col("nll").is_not_null()).sort("study", "person", "transcript", "response_index")
+    assert len(rows) == len(arrays.chosen) > 150
+    np.testing.assert_allclose(option_nll(arrays), (rows["nll"] + rows["mass"].log()).to_numpy(), atol=1e-4)
+    assert len(np.unique(arrays.person)) == rows["person"].n_unique()
+    uniform = choice_arrays(choices.scan_choices(scored, ["baseline:uniform"]).collect())
+    np.testing.assert_allclose(option_nll(uniform), np.log(np.isfinite(uniform.logprob).sum(1)), atol=1e-6)
+
+
+def test_two_models_of_the_same_responses(scored):
+    post, base = (choice_arrays(choices.scan_choices(scored, [name]).collect()) for name in ("tiny-gemma", "tiny-llama"))
+    parts = split_misalignment(post, base)
+    assert parts["responses"] == len(base.chosen) and parts["difference"] == pytest.approx(parts["removed"] + parts["stays"])
+    back = split_misalignment(base, post)
+    assert back["stays"] == pytest.approx(-parts["stays"]) and back["temperature_base"] == parts["temperature_post"]
