@@ -6,6 +6,7 @@ from scipy.special import logsumexp
 
 from psych201 import choices, data, models, score, store
 from psych201.calibration import Choices, choice_arrays, crossvalidated_nll, fit_temperature, option_nll, split_misalignment
+from psych201.chance import pseudo_r2
 
 
 def planted(random, temperature: float, n: int = 3000, people: int = 30, options: int = 3) -> tuple[Choices, np.ndarray]:
@@ -77,3 +78,15 @@ def test_two_models_of_the_same_responses(scored):
     assert parts["responses"] == len(base.chosen) and parts["difference"] == pytest.approx(parts["removed"] + parts["stays"])
     back = split_misalignment(base, post)
     assert back["stays"] == pytest.approx(-parts["stays"]) and back["temperature_base"] == parts["temperature_post"]
+
+
+def test_above_chance_against_both_baselines(scored):
+    "The baselines come from the store like models, and one can be held against the other."
+    rows = store.read_scores(scored)
+    for name in ("baseline:uniform", "baseline:marginal"):
+        table = pseudo_r2(rows, name)
+        assert table.select("model", "study").n_unique() == len(table) == 4 and table["dropped"].sum() == 0
+        for one in table.iter_rows(named=True):
+            mine, other = (rows.filter(model=model, study=one["study"])["nll"].mean() for model in (one["model"], name))
+            assert one["r2"] == pytest.approx(1 - mine / other) and one["low"] <= one["r2"] <= one["high"]
+    assert (pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"] > 0).all()
