@@ -134,7 +134,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or load_settings().runs_path / "demo")
     given = given_options(arguments, "restart")
     given["progress"] = _progress()
-    outcome = score_models([*cards.PACKAGED, *cards.BASELINE_NAMES], output, data=["sample"], **given)
+    outcome = score_models([*cards.PACKAGED, "baseline:uniform"], output, data=["sample"], **given)
     if folder := load_settings().data_path:
         limit = 2 if arguments.transcripts is None else arguments.transcripts
         print(f"Now {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")

@@ -89,4 +89,4 @@ def test_above_chance_against_both_baselines(scored):
         for one in table.iter_rows(named=True):
             mine, other = (rows.filter(model=model, study=one["study"])["nll"].mean() for model in (one["model"], name))
             assert one["r2"] == pytest.approx(1 - mine / other) and one["low"] <= one["r2"] <= one["high"]
-    assert (pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"] > 0).all()
+    assert (pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"] < 0).all()  # the sample's keys are drawn for each participant
