@@ -115,7 +115,7 @@ def card(
 
 # %% ../nbs/06_cards.ipynb #names
 TINY_NAMES = ("tiny-llama", "tiny-gemma")  # random weights, for tests
-BASELINE_NAMES = ("baseline:uniform", "baseline:marginal")
+BASELINE_NAMES = ("baseline:uniform", "baseline:marginal", "baseline:earlier")
 
 
 def did_you_mean(name: str) -> str:

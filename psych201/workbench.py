@@ -128,13 +128,13 @@ def _data_command(arguments: argparse.Namespace) -> int:
 
 # %% ../nbs/13_workbench.ipynb #demo-command
 def _demo_command(arguments: argparse.Namespace) -> int:
-    "psych201 demo: the packaged models and a baseline on the sample (and PSYCH201_DATA), and the figure."
+    "psych201 demo: the packaged models and two baselines on the sample (and PSYCH201_DATA), and the figure."
     from psych201 import cards
 
     output = Path(arguments.output or load_settings().runs_path / "demo")
     given = given_options(arguments, "restart")
     given["progress"] = _progress()
-    outcome = score_models([*cards.PACKAGED, "baseline:uniform"], output, data=["sample"], **given)
+    outcome = score_models([*cards.PACKAGED, "baseline:uniform", "baseline:earlier"], output, data=["sample"], **given)
     if folder := load_settings().data_path:
         limit = 2 if arguments.transcripts is None else arguments.transcripts
         print(f"Now {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")
@@ -174,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
-    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or a baseline (baseline:uniform, baseline:marginal)")
+    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or a baseline (baseline:uniform, :marginal, :earlier)")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")

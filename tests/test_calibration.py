@@ -52,7 +52,7 @@ def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma"):
         score.score(models.load(name, device="cpu"), data.load("sample", transcripts=3), folder, progress="none")
-    for name in ("baseline:uniform", "baseline:marginal"):
+    for name in ("baseline:uniform", "baseline:marginal", "baseline:earlier"):
         score.score(name, data.load("sample", transcripts=3), folder, progress="none")
     return folder
 
@@ -80,13 +80,14 @@ def test_two_models_of_the_same_responses(scored):
     assert back["stays"] == pytest.approx(-parts["stays"]) and back["temperature_base"] == parts["temperature_post"]
 
 
-def test_above_chance_against_both_baselines(scored):
+def test_above_chance_against_all_baselines(scored):
     "The baselines come from the store like models, and one can be held against the other."
     rows = store.read_scores(scored)
-    for name in ("baseline:uniform", "baseline:marginal"):
+    for name in ("baseline:uniform", "baseline:marginal", "baseline:earlier"):
         table = pseudo_r2(rows, name)
         assert table.select("model", "study").n_unique() == len(table) == 4 and table["dropped"].sum() == 0
         for one in table.iter_rows(named=True):
             mine, other = (rows.filter(model=model, study=one["study"])["nll"].mean() for model in (one["model"], name))
             assert one["r2"] == pytest.approx(1 - mine / other) and one["low"] <= one["r2"] <= one["high"]
     assert (pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"] < 0).all()  # the sample's keys are drawn for each participant
+    assert (pseudo_r2(rows, "baseline:uniform", ["baseline:earlier"])["r2"] > 0.5).all()
