@@ -129,8 +129,9 @@ def _text_by_text(query, key, value, scale: float, window: int | None, ends: Seq
     for begin, end in zip([0, *ends], ends):
         q, k, v = (x[:, :, begin:end] for x in (query, key, value))
         narrow = window is not None and window < end - begin
-        parts.append(windowed_attention(q, k, v, scale, window) if narrow else fused_attention(q, k, v, scale))
-    return torch.cat(parts, 2).transpose(1, 2)
+        found = windowed_attention(q, k, v, scale, window) if narrow else fused_attention(q, k, v, scale)
+        parts.append(found.transpose(1, 2))
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 # %% ../nbs/06b_attend.ipynb #attend
 def attend(

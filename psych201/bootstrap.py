@@ -12,21 +12,20 @@ import numpy as np
 
 # %% ../nbs/10d_bootstrap.ipynb #redraw
 def redraw_people(
-    mean: np.ndarray,  # of each person
-    n: np.ndarray,  # responses of each person
+    sums: np.ndarray,  # of each person
+    n: np.ndarray,  # of each person, for example responses
     draws: int,
     random: np.random.Generator,
     at_once: int = 10_000_000,  # people drawn in one step
 ) -> np.ndarray:  # draws
-    "Means over responses of a study whose people are drawn again."
-    people, sums = len(mean), mean * n
-    if people == 1:
-        return np.full(draws, mean[0])
+    "The ratio of two sums over a study whose people are drawn again; nan where the second sum is 0."
+    people = len(sums)
     found = np.empty(draws)
     step = max(1, at_once // people)
     for first in range(0, draws, step):
         chosen = random.integers(people, size=(min(step, draws - first), people))
-        found[first : first + step] = sums[chosen].sum(1) / n[chosen].sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[first : first + step] = sums[chosen].sum(1) / n[chosen].sum(1)
     return found
 
 # %% ../nbs/10d_bootstrap.ipynb #times
@@ -48,7 +47,8 @@ def hierarchical_bootstrap(
     times = _times(draws, len(studies), random, redraw_studies)
     for study, (mean, n) in enumerate(studies):
         where = np.repeat(np.arange(draws), times[:, study])
-        drawn = redraw_people(np.asarray(mean, float), np.asarray(n, float), len(where), random)
+        n = np.asarray(n, dtype=float)
+        drawn = redraw_people(np.asarray(mean, dtype=float) * n, n, len(where), random)
         total += np.bincount(where, weights=drawn, minlength=draws)
     return total / len(studies)
 

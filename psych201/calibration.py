@@ -14,6 +14,8 @@ import polars as pl
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
+from .stats import check_one
+
 # %% ../nbs/10h_calibration.ipynb #arrays
 class Choices(NamedTuple):
     "Choices among options."
@@ -27,16 +29,14 @@ def choice_arrays(
     choices: pl.DataFrame,  # columns of choices.CHOICES, of one model, format and rule
 ) -> Choices:
     "Choices as arrays; raises `ValueError` if they are of several models."
-    for name in ("model", "format", "rule"):
-        if choices[name].n_unique() > 1:
-            raise ValueError(f"One {name} at a time: the choices hold {', '.join(choices[name].unique().sort())}.")
+    check_one(choices, "model", "format", "rule")
     rows = choices.filter("given").sort("option").group_by("study", "person", "transcript", "response_index", maintain_order=True).agg(
         "logprob", chosen=pl.col("chosen").arg_max(), answered=pl.col("chosen").any()).filter("answered")
     some = rows.filter(pl.col("logprob").list.len() > 1).sort("study", "person", "transcript", "response_index")
-    width = int(some["logprob"].list.len().max() or 0)
-    logprob = np.full((len(some), width), -np.inf)
-    for row, values in enumerate(some["logprob"].to_list()):
-        logprob[row, : len(values)] = values
+    lengths = some["logprob"].list.len().to_numpy()
+    there = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    logprob = np.full(there.shape, -np.inf)
+    logprob[there] = some["logprob"].explode().to_numpy()[: there.sum()]
     return Choices(logprob, some["chosen"].to_numpy(), some["person"].rank("dense").to_numpy().astype(int), len(rows) - len(some))
 
 # %% ../nbs/10h_calibration.ipynb #log-shares

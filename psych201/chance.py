@@ -12,28 +12,27 @@ import numpy as np
 import polars as pl
 
 from .bootstrap import percentile_interval, redraw_people
-from .stats import RESPONSE, shared_responses
+from .paired import paired_responses
+from .stats import check_one
 
 # %% ../nbs/10i_chance.ipynb #sums
 def _sums_by_person(scores: pl.DataFrame, model: str, baseline: str) -> pl.DataFrame:
     "study, person, responses, nll, nll_baseline: sums over the responses that both scored."
-    kept, _ = shared_responses(scores, [model, baseline])
-    sides = [kept.filter(model=name).select(*RESPONSE, "person", "nll") for name in (model, baseline)]
-    both = sides[0].join(sides[1].drop("person"), on=RESPONSE, suffix="_baseline", maintain_order="left")
-    return both.group_by("study", "person", maintain_order=True).agg(responses=pl.len(), nll=pl.col("nll").sum(), nll_baseline=pl.col("nll_baseline").sum())
+    return paired_responses(scores, model, baseline).group_by("study", "person", maintain_order=True).agg(
+        responses=pl.len(), nll=pl.col("nll").sum(), nll_baseline=pl.col("nll_second").sum())
 
 # %% ../nbs/10i_chance.ipynb #ratio
 def _ratio(people: pl.DataFrame, draws: int, seed: int, level: float) -> dict:
     "The score of one study, and its interval."
     nll, baseline = people["nll"].to_numpy().astype(float), people["nll_baseline"].to_numpy().astype(float)
-    some = baseline > 0
-    if not some.any():
+    if not baseline.sum() > 0:
         return {"r2": None, "low": None, "high": None}
     r2 = float(1 - nll.sum() / baseline.sum())
-    if some.sum() < 2 or not some.all():
+    drawn = redraw_people(nll, baseline, draws, np.random.default_rng(seed))
+    if len(nll) < 2 or not np.isfinite(drawn).all():
         return {"r2": r2, "low": None, "high": None}
-    high, low = percentile_interval(redraw_people(nll / baseline, baseline, draws, np.random.default_rng(seed)), level)
-    return {"r2": r2, "low": 1 - low, "high": 1 - high}
+    low, high = percentile_interval(1 - drawn, level)
+    return {"r2": r2, "low": low, "high": high}
 
 # %% ../nbs/10i_chance.ipynb #pseudo-r2
 ABOVE = dict(model=pl.String, format=pl.String, baseline=pl.String, study=pl.String, participants=pl.Int64, responses=pl.Int64, dropped=pl.Int64,
@@ -49,9 +48,7 @@ def pseudo_r2(
     level: float = 0.95,
 ) -> pl.DataFrame:  # columns of ABOVE, one row a model and study
     "Share of a baseline's NLL that each model saves (McFadden 1974), with an interval over people."
-    for name in ("format", "rule"):
-        if scores[name].n_unique() > 1:
-            raise ValueError(f"One {name} at a time: the scores hold {', '.join(scores[name].unique().sort())}.")
+    check_one(scores, "format", "rule")
     if baseline not in set(scores["model"]):
         raise ValueError(f"The scores hold nothing of {baseline}; run `psych201 score {baseline}` into the same folder first.")
     others = [one for one in scores["model"].unique(maintain_order=True) if not one.startswith("baseline:")] if models is None else models

@@ -47,16 +47,18 @@ def wild_p(
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
     return _wild_p(mean, n, supposed, _webb(draws, len(mean), seed))
 
+# %% ../nbs/10c_clusters.ipynb #t
+def _t(sums: np.ndarray, n: np.ndarray) -> np.ndarray:
+    "Distance of the mean from zero in standard errors, but for a constant; `sums` (..., clusters)."
+    mean = sums.sum(-1, keepdims=True) / n.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(mean[..., 0]) / np.sqrt(np.sum((sums - n * mean) ** 2, -1))
+
 # %% ../nbs/10c_clusters.ipynb #wild-p-2
 def _wild_p(mean: np.ndarray, n: np.ndarray, supposed: float, weights: np.ndarray) -> float:
     "The p value with given weights."
-    def t(sums: np.ndarray) -> np.ndarray:
-        total = sums.sum(-1, keepdims=True) / n.sum()
-        return np.abs(total[..., 0]) / np.sqrt(np.sum((sums - n * total) ** 2, -1))
-
     deviations = n * (mean - supposed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        observed, drawn = t(deviations), t(weights * deviations)
+    observed, drawn = _t(deviations, n), _t(weights * deviations, n)
     return float((1 + np.sum(~(drawn < observed * (1 - 1e-12)))) / (1 + len(weights)))
 
 # %% ../nbs/10c_clusters.ipynb #wild-interval
@@ -71,7 +73,9 @@ def wild_interval(
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
     robust = cluster_interval(mean, n, level)
     ends = {"low": None, "high": None}
-    if len(mean) >= 3:
+    if len(mean) >= 3 and robust["se"] == 0:  # all alike
+        ends = {"low": robust["low"], "high": robust["high"]}
+    elif len(mean) >= 3:
         weights, se = _webb(draws, len(mean), seed), robust["se"]
         for name, sign in (("low", -1), ("high", 1)):
             rejected = lambda reach: _wild_p(mean, n, robust["estimate"] + sign * reach * se, weights) <= 1 - level
