@@ -212,5 +212,6 @@ def main(
         print(f"psych201 {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        exec("")  # or the exit status under python -m may become that of a killed process
         print("\nInterrupted. What was saved is kept; the same command goes on from there.", file=sys.stderr)
         return 130

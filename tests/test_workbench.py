@@ -327,4 +327,15 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, sent):
         time.sleep(0.05)
     os.killpg(process.pid, sent)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "goes on from there" in err and "Traceback" not in err
+    assert (process.returncode, "goes on from there" in err, "Traceback" in err) == (130, True, False), err
+
+
+def test_an_interrupted_import(tmp_path):
+    "An interruption inside of code made from a string, as dataclasses make it, does not look like a killed process."
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nfrom psych201 import workbench\n"
+        "def interrupted(_): exec('raise KeyboardInterrupt')\n"
+        "interrupted.__doc__ = workbench._data_command.__doc__; workbench._data_command = interrupted\n"
+        "sys.argv = ['psych201', 'data', 'sample']\nraise SystemExit(workbench.main())\n")
+    done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("Interrupted"), "Traceback" in done.stderr) == (130, 1, False), done.stderr
