@@ -1,4 +1,7 @@
 """Estimators and intervals on simulated data whose truth is known: coverage, type-I error, and what is left out."""
+import os
+from importlib.util import find_spec
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,6 +10,7 @@ from psych201.bootstrap import hierarchical_bootstrap, percentile_interval
 from psych201.clusters import cluster_interval, wild_interval, wild_p
 from psych201.groups import group_means, slope_per_decade
 from psych201.meta import equivalence, random_effects
+from psych201.multilevel import mixed_model, mixed_posterior
 from psych201.paired import by_person, paired_differences, paired_effects, paired_means
 
 TRUTH, DATA_SETS = 0.2, 400
@@ -68,6 +72,38 @@ def test_meta_analysis_of_studies_of_very_different_sizes(studies, between, prec
         hits.append((found["low"] <= TRUTH <= found["high"], found["next_low"] <= effects[-1] <= found["next_high"]))
     mean, one_more = np.mean(hits, 0)
     assert 0.92 <= mean <= 0.98 and 0.92 <= one_more <= 0.98
+
+
+def two_conditions(random, studies: int, most: int) -> pl.DataFrame:
+    "A mean for each person and model, from the mixed model itself; studies have 4 to `most` people."
+    rows = []
+    for study, (hard, effect) in enumerate(zip(random.normal(1, 0.5, studies), random.normal(TRUTH, 0.15, studies), strict=True)):
+        for person in range(random.integers(4, most)):
+            level = hard + random.normal(0, 0.3)
+            rows += [(f"{study}", f"{study}/{person}", 9, post, level + post * effect + random.normal(0, 0.1)) for post in (0, 1)]
+    return pl.DataFrame(rows, schema=["study", "person", "responses", "post", "nll"], orient="row")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("studies", [5, 12] if os.environ.get("PSYCH201_FULL") else [5])
+def test_mixed_models_hold_the_truth_as_often_as_they_say(studies):
+    "The effect, and how much it varies between studies in the mean."
+    fits = [mixed_model(two_conditions(np.random.default_rng(seed), studies, 12)) for seed in range(DATA_SETS)]
+    effects = [fit.terms.filter(term="post").row(0, named=True) for fit in fits]
+    assert 0.92 <= np.mean([one["low"] <= TRUTH <= one["high"] for one in effects]) <= 0.98
+    assert abs(np.mean([fit.spread["slope"] ** 2 for fit in fits]) / 0.15**2 - 1) < 0.1
+
+
+def test_the_posterior_of_a_mixed_model_or_what_it_needs():
+    "Where bambi is installed, REML and the posterior agree; elsewhere the message says how to get it."
+    people = two_conditions(np.random.default_rng(1), 10, 12)
+    if find_spec("bambi") is None:
+        with pytest.raises(ImportError, match=r"pip install 'psych201\[bayes\]'"):
+            mixed_posterior(people)
+        return
+    effect, found = mixed_model(people).terms.row(1, named=True), mixed_posterior(people, draws=300).filter(term="post").row(0, named=True)
+    assert abs(found["mean"] - effect["estimate"]) < effect["se"] / 2 and 0.7 < found["sd"] / effect["se"] < 1.5
+    assert found["low"] < found["mean"] < found["high"]
 
 
 @pytest.mark.slow
