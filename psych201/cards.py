@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PACKAGED', 'TINY_NAMES', 'BASELINE_NAMES', 'ModelError', 'PackagedModel', 'Card', 'published_models',
-           'published_pairs', 'guess_card', 'card', 'did_you_mean', 'check_name']
+           'published_pairs', 'pairs_among', 'guess_card', 'card', 'did_you_mean', 'check_name']
 
 # %% ../nbs/06_cards.ipynb #imports
 import difflib
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -76,6 +77,18 @@ def published_models() -> pd.DataFrame:
 def published_pairs() -> pd.DataFrame:
     "The paper's comparisons: post, base, post_type, note (source: arXiv 2605.07632)."
     return pd.read_csv(files("psych201") / "paper" / "pairs.csv", keep_default_na=False)
+
+# %% ../nbs/06_cards.ipynb #pairs-among
+def pairs_among(
+    models: Iterable[str],
+    more: Iterable[Sequence[str]] = (),  # further (post-trained, base) pairs
+) -> list[tuple[str, str]]:  # (post-trained, base)
+    "The published pairs, and further ones, of which both models are there; raises `ModelError` for a pair that is none."
+    here, known = set(models), published_pairs()[["post", "base"]].itertuples(index=False, name=None)
+    for pair in (more := [tuple(pair) for pair in more]):
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise ModelError(f"A pair is a post-trained model and its base model, not {' and '.join(map(str, pair)) or 'nothing'}.")
+    return [pair for pair in dict.fromkeys([*known, *more]) if set(pair) <= here]
 
 # %% ../nbs/06_cards.ipynb #types
 _TYPES = {  # first match wins

@@ -57,8 +57,8 @@ def generations(
     if effects.empty or levels.empty:
         raise ValueError("There is no pair of a base and a post-trained model with a known size to draw.")
     grey = published_generations() if reference else effects.head(0)
-    families = sorted({*levels["family"], *effects["family"], *grey["family"]})
-    colours = _shades(families)
+    families = sorted({*effects["family"], *grey["family"]})
+    colours = _shades(sorted({*families, *levels["family"]}))
     rows, columns = (1, 2) if width > 5 else (2, 1)
     with canvas(rows, columns, width, 2.9 * rows) as (figure, panels):
         left, right = panels.flat

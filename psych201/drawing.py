@@ -154,9 +154,10 @@ def counts_line(
     "How many studies, participants and responses stand behind each point."
     def span(name: str) -> str:
         low, high = int(table[name].min()), int(table[name].max())
-        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        what = name if high != 1 else {"studies": "study"}.get(name, name[:-1])
+        return f"{low:,} {what}" if low == high else f"{low:,} to {high:,} {what}"
 
-    return ", ".join(f"{span(name)} {name}" for name in ("studies", "participants", "responses") if name in table)
+    return ", ".join(span(name) for name in ("studies", "participants", "responses") if name in table)
 
 # %% ../nbs/11_drawing.ipynb #computed-in
 def computed_in(

@@ -171,7 +171,7 @@ def _study_panel(axes, rows: pd.DataFrame, models: list[str]) -> None:
 # %% ../nbs/11a_levels.ipynb #study-title
 def _study_title(rows: pd.DataFrame, inches: float) -> str:
     "The name of a study, and its counts."
-    counts = counts_line(rows.assign(studies=1)).removeprefix("1 studies, ")
+    counts = counts_line(rows.assign(studies=1)).removeprefix("1 study, ")
     if wrapped(counts, inches) != counts:
         counts = counts.replace("participants, ", "participants,\n")
     return f"{wrapped(rows['study'].iloc[0], inches)}\n{counts}"

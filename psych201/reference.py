@@ -21,8 +21,9 @@ REFERENCES = {
     "accuracy": "supplement: share of responses whose every token is the most probable one",
     "template": "supplement: mean NLL without and with the chat template",
     "data_set": "fig. 1: participants, ages, nationalities",
+    "studies": "supplement: the studies, the data set they are part of, whether it was released, and their domain",
 }  # name -> where the numbers stand in the paper and what they are
-_OWN_FILES = ("domains", "persona", "data_set")  # the others share one
+_OWN_FILES = ("domains", "persona", "data_set", "studies")  # the others share one
 
 # %% ../nbs/10a_reference.ipynb #reference-2
 @lru_cache

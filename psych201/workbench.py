@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import __version__
 from .arguments import OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options
-from .runner import Outcome, make_folder, run_notebook, score_models
+from .runner import Outcome, make_folder, score_models
 from .settings import load_settings
 from .transcripts import UserError
 
@@ -96,21 +96,46 @@ def _stored_names(names: Iterable[str] | None) -> list[str] | None:
 
 # %% ../nbs/13_workbench.ipynb #paper-command
 def _paper_command(arguments: argparse.Namespace) -> int:
-    "psych201 paper: draws the figures from a store of scores."
+    "psych201 paper: draws the figures from a store of scores, or from the published numbers."
+    if arguments.published:
+        return _published(Path(arguments.output or load_settings().runs_path / "published"))
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
     format, rule = arguments.format or "plain", arguments.rule or "span"
     output = output if (format, rule) == ("plain", "span") else output / f"{format}-{rule}"
+    from psych201.cards import pairs_among
+    from psych201.papers import choose_analyses, draw_paper
     from psych201.store import find_shards
     from psych201.upkeep import version_notes
 
-    find_shards(scores, models, [format], [rule])
+    choose_analyses(arguments.figures)
+    pairs = [_stored_names(pair) for pair in arguments.pair or []]
+    pairs_among([], pairs)
+    find_shards(scores, [*(models or []), *sum(pairs, [])] or None, [format], [rule])
     for note in version_notes(scores, models, [format], [rule]):
         print(note, file=sys.stderr)
-    copy = run_notebook("nll_by_size", output / "notebooks" / "nll_by_size.ipynb",
-                        {"data": str(scores), "output": str(output), "models": models or [], "format": format, "rule": rule}, verbose=False)
-    print(f"Figures:   {output / 'figures' / 'nll_by_size.png'} (and .pdf, nll_by_study)\n"
-          f"Tables:    {output / 'tables'}\nNotebook:  {copy}\n\n{_figure_numbers(output)}")
+    page = draw_paper(scores, output, models or [], format, rule, pairs, arguments.figures)
+    _report_page(page, output)
+    if (output / "tables" / "mean_nll.csv").exists():
+        print(f"\n{_figure_numbers(output)}")
+    return 0
+
+# %% ../nbs/13_workbench.ipynb #report-page
+def _report_page(page: Path, output: Path) -> None:
+    "Where everything is, and what is missing."
+    from psych201.page import read_gaps
+
+    drawn = sorted(path.stem for path in (output / "figures").glob("*.png"))
+    print(f"Page:      {page}\nFigures:   {output / 'figures'} ({', '.join(drawn)})\nTables:    {output / 'tables'}\nNotebooks: {output / 'notebooks'}")
+    for gap in read_gaps(output):
+        print(f"Missing:   {gap.what}: {gap.why}")
+
+# %% ../nbs/13_workbench.ipynb #published-command
+def _published(output: Path) -> int:
+    "The figures from the published numbers alone."
+    from psych201.papers import draw_published
+
+    _report_page(draw_published(output), output)
     return 0
 
 # %% ../nbs/13_workbench.ipynb #data-command
@@ -143,7 +168,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
         outcome.notebooks |= {f"{name} on {folder}": path for name, path in more.notebooks.items()}
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        _paper_command(argparse.Namespace(output=str(output), scores=None, models=None, format=None, rule=None))
+        _paper_command(build_parser().parse_args(["paper", "--output", str(output)]))
     return status
 
 # %% ../nbs/13_workbench.ipynb #record
@@ -177,6 +202,9 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or a baseline (baseline:uniform, :marginal, :earlier)")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
+    paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
+    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, misalignment, generations, domains, accuracy, template, persona")
+    paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
     _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts", "--restart")

@@ -18,6 +18,9 @@ PARAMETERS = {
     "make_sample": {"participants": 2, "bandit_trials": 3, "risky_trials": 3},
     "score_model": {"model": "tiny-gemma", "data": ["sample"], "transcripts": 1},
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
+    **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
+       for name in ("misalignment", "generations", "domains", "supplement")},
+    "published": {"width": 89.0},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},
 }
 
@@ -56,7 +59,7 @@ def test_an_analysis_runs(path, tmp_path, scored):
     given = {"output": str(tmp_path), **PARAMETERS[path.stem]}
     if path.stem == "rules":
         del given["output"]
-    if path.stem == "nll_by_size":
+    if "pairs" in given:
         given["data"] = str(scored)
     if path.stem == "score_model":
         given["scores"] = str(tmp_path / "scores")
@@ -69,7 +72,7 @@ def test_an_analysis_runs(path, tmp_path, scored):
     if path.stem == "nll_by_size":
         assert {p.name for p in tmp_path.rglob("*.*") if p.suffix != ".ipynb"} == {
             "nll_by_size.png", "nll_by_size.pdf", "nll_by_size.csv", "nll_by_study.png", "nll_by_study.pdf",
-            "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv"}
+            "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv", "conditions.csv"}
         assert (tmp_path / "tables" / "misalignment.csv").read_text().count("tiny-gemma,tiny-llama") == 2
 
 

@@ -9,9 +9,10 @@ import sys
 import time
 
 import pandas as pd
+import polars as pl
 import pytest
 
-from psych201 import cards, data, runner, shards, store, workbench
+from psych201 import cards, data, reference, runner, shards, store, workbench
 from psych201.arguments import check_models
 from psych201.workbench import main
 
@@ -62,6 +63,41 @@ def test_score_and_paper(tmp_path, run):
     status, out, err = run("paper", "--output", output)
     assert status == 0 and (tmp_path / "out" / "figures" / "nll_by_size.png").stat().st_size > 1_000
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
+    assert "Missing:   misalignment: no base model and its post-trained model are both scored" in out
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<img ") == 3 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
+
+
+def test_a_pair_of_ones_own(tmp_path, run):
+    "Named on the command line; a figure that was drawn before and cannot be drawn now is taken away."
+    words = ["--output", str(tmp_path)]
+    assert run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--transcripts", "2", *words)[0] == 0
+    status, out, err = run("paper", *words, "--pair", "tiny-gemma", "tiny-llama", "--figures", "misalignment")
+    assert status == 0 and [path.name for path in sorted((tmp_path / "figures").glob("*.png"))] == ["misalignment.png"]
+    table = pd.read_csv(tmp_path / "tables" / "misalignment_means.csv")
+    rows = store.read_scores(tmp_path / "scores")
+    by_study = rows.group_by("model", "study").agg(pl.col("nll").mean()).group_by("model").agg(pl.col("nll").mean())
+    means = dict(by_study.rows())
+    assert table["difference"][0] == pytest.approx(means["tiny-gemma"] - means["tiny-llama"])
+    status, out, err = run("paper", *words, "--figures", "misalignment")
+    assert status == 0 and "Missing:   misalignment" in out and not list((tmp_path / "figures").glob("misalignment*"))
+    for wrong, message in ((["--pair", "tiny-llama", "tiny-llama"], "not tiny-llama and tiny-llama"), (["--pair", "tiny-llama", "mine"], "holds no scores of mine"),
+                           (["--figures", "fig2"], "No figure fig2. There are: nll_by_size")):
+        status, out, err = run("paper", *words, *wrong)
+        assert status == 1 and message in err
+
+
+def test_the_published_figures(tmp_path, run):
+    "Without scores; the numbers beside each figure are the published ones."
+    status, out, err = run("paper", "--published", "--output", str(tmp_path))
+    assert status == 0 and "Missing" not in out
+    drawn = {path.stem: pd.read_csv(path) for path in (tmp_path / "figures").glob("*.csv")}
+    assert (tmp_path / "index.html").read_text().count("<img ") == len(drawn) == 6
+    for figure, name, column in (("nll_by_size", "nll", "mean_nll"), ("generations", "generations", "cohens_d"), ("persona", "persona", "cohens_d"),
+                                 ("accuracy", "accuracy", "accuracy"), ("template", "template", "mean_nll")):
+        published = reference.reference(name)
+        assert drawn[figure][column].tolist() == pytest.approx(published["value" if "value" in published.columns else column].to_list())
+    assert pd.read_csv(tmp_path / "tables" / "generations.csv")["mean"].round(4).tolist() == [0.0234, 0.0433, 0.1300, 0.1593]
 
 
 def test_rule_paper_from_the_command_line(tmp_path, run):
@@ -75,7 +111,7 @@ def test_rule_paper_from_the_command_line(tmp_path, run):
     row = [line.split() for line in out.splitlines() if line.strip().startswith("tiny-llama ")][-1]
     assert status == 0 and row[3:6] == ["40", "40", "0"]
     for rule, folder in (("span", tmp_path / "out"), ("paper", tmp_path / "out" / "plain-paper")):
-        status, out, err = run("paper", "--output", output, "--rule", rule)
+        status, out, err = run("paper", "--output", output, "--rule", rule, "--figures", "nll_by_size")
         assert status == 0 and (folder / "figures" / "nll_by_size.png").exists()
     both = [pd.read_csv(folder / "tables" / "mean_nll.csv") for folder in (tmp_path / "out", tmp_path / "out" / "plain-paper")]
     assert both[0]["mean_nll"][0] != both[1]["mean_nll"][0]
@@ -158,7 +194,7 @@ def test_the_demo_scores_the_sample_and_nothing_else(tmp_path, monkeypatch, run)
     status, out, err = run("demo", "--output", str(tmp_path / "out"))
     assert status == 0, err
     assert store.read_scores(tmp_path / "out" / "scores")["study"].n_unique() == 2
-    for name in ("figures/nll_by_size.png", "tables"):
+    for name in ("index.html", "figures", "tables"):
         assert str(tmp_path / "out" / name) in out and (tmp_path / "out" / name).exists()
     assert out.count("score_model-") == 4 and {"baseline:uniform", "baseline:earlier"} <= set(out.split("Tables:")[1].split())
     study = tmp_path / "studies" / "wulff2020"
@@ -231,14 +267,14 @@ def test_edited_data_are_noticed_and_pruned(tmp_path, run):
     status, out, err = run(*words)
     assert status == 0 and "tiny-llama: 1 stored transcripts of my_study are not in these data" in err
     assert "1 records of the data could not be read" in out
-    assert "of 1 participants of my_study more texts are scored" in run("paper", "--output", str(tmp_path / "out"))[2]
+    assert "of 1 participants of my_study more texts are scored" in run("paper", "--output", str(tmp_path / "out"), "--figures", "nll_by_size")[2]
     status, out, err = run(*words, "--prune")
     assert status == 1 and "1 records of the data cannot be read" in err  # what it held may be stored
     study.write_text(line("sun", "Say") + line("rain", "Say"))
     assert run(*words, "--prune")[0] == 0
     left = store.read_scores(tmp_path / "out" / "scores").select("model", "participant", "response").rows()
     assert left == [(model, *rest) for model in ("baseline:uniform", "tiny-llama") for rest in (("sun", "sun"), ("rain", "rain"))]
-    assert "more texts" not in run("paper", "--output", str(tmp_path / "out"))[2]
+    assert "more texts" not in run("paper", "--output", str(tmp_path / "out"), "--figures", "nll_by_size")[2]
 
 
 def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch):
