@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'TYPES', 'counts_line', 'save', 'short_names', 'with_cards', 'domain_heatmap', 'forest',
            'generations', 'misalignment_forest', 'persona', 'published_domains', 'published_generations',
-           'published_persona', 'accuracy_by_size', 'nll_by_size', 'nll_by_study', 'not_drawn', 'published_levels',
-           'template_penalty']
+           'published_persona', 'robustness_forest', 'accuracy_by_size', 'nll_by_size', 'nll_by_study', 'not_drawn',
+           'published_levels', 'template_penalty']
 
 # %% ../nbs/11d_figures.ipynb #gather
 from .drawing import COLUMN, PAGE, STYLE, TYPES, counts_line, save, short_names, with_cards
 from .comparisons import domain_heatmap, generations, published_domains, published_generations
-from .effects import forest, misalignment_forest, persona, published_persona
+from .effects import forest, misalignment_forest, persona, published_persona, robustness_forest
 from .levels import accuracy_by_size, nll_by_size, nll_by_study, not_drawn, published_levels, template_penalty
 
 _all_ = ["COLUMN", "PAGE", "STYLE", "TYPES", "counts_line", "save", "short_names", "with_cards",
-         "domain_heatmap", "forest", "generations", "misalignment_forest", "persona", "published_domains", "published_generations", "published_persona",
+         "domain_heatmap", "forest", "generations", "misalignment_forest", "persona", "published_domains", "published_generations", "published_persona", "robustness_forest",
          "accuracy_by_size", "nll_by_size", "nll_by_study", "not_drawn", "published_levels", "template_penalty"]

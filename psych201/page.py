@@ -19,6 +19,7 @@ CAPTIONS = {
     "nll_by_size": ("NLL by model size", "Mean negative log-likelihood of human responses; lower is more human-like. One panel a family."),
     "nll_by_study": ("NLL by study", "The same study by study, each on a scale of its own."),
     "misalignment": ("Misalignment", "What post-training adds to the nats per response, paired over the same responses; right of zero is worse."),
+    "robustness": ("Does the effect survive?", "The same effect under other ways to measure it: spans, markers, options, temperature, first responses."),
     "generations": ("Generations", "Base models by size, and the effect of post-training from generation to generation."),
     "domains": ("Domains", "The effect of post-training by pair and kind of task; red is worse."),
     "persona": ("Personas", "What a participant's persona does to the prediction of that participant; right of zero it helps."),

@@ -17,6 +17,7 @@ from .runner import WorkbenchError, run_notebook
 ANALYSES = {
     "nll_by_size": ("nll_by_size", "nll_by_study"),
     "misalignment": ("misalignment",),
+    "robustness": ("robustness",),
     "generations": ("generations",),
     "domains": ("domains",),
     "supplement": ("accuracy", "template", "persona"),

@@ -19,7 +19,7 @@ PARAMETERS = {
     "score_model": {"model": "tiny-gemma", "data": ["sample"], "transcripts": 1},
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
-       for name in ("misalignment", "generations", "domains", "supplement")},
+       for name in ("misalignment", "robustness", "generations", "domains", "supplement")},
     "published": {"width": 89.0},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},
 }
