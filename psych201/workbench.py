@@ -212,7 +212,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 # %% ../nbs/13_workbench.ipynb #interrupt
 def _interrupt(*_) -> None:
-    "What SIGTERM does."
+    "What SIGTERM and Ctrl-C do."
+    sys.unraisablehook = lambda _: None  # the end of half-built objects is no news
     raise KeyboardInterrupt
 
 # %% ../nbs/13_workbench.ipynb #terminable
@@ -220,12 +221,13 @@ def _interrupt(*_) -> None:
 def _terminable() -> Iterator[None]:
     "Inside, SIGTERM is treated like Ctrl-C; signals reach the main thread only."
     main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _interrupt) if main_thread else None
+    signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
+    before = {sent: signal.signal(sent, _interrupt) for sent in signals}
     try:
         yield
     finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
 
 # %% ../nbs/13_workbench.ipynb #main
 def main(

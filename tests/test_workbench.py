@@ -367,12 +367,25 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, sent):
     assert (process.returncode, "goes on from there" in err, "Traceback" in err) == (130, True, False), err
 
 
-def test_an_interrupted_import(tmp_path):
-    "An interruption inside of code made from a string, as dataclasses make it, does not look like a killed process."
-    (tmp_path / "interrupted.py").write_text(
-        "import sys\nfrom psych201 import workbench\n"
-        "def interrupted(_): exec('raise KeyboardInterrupt')\n"
-        "interrupted.__doc__ = workbench._data_command.__doc__; workbench._data_command = interrupted\n"
-        "sys.argv = ['psych201', 'data', 'sample']\nraise SystemExit(workbench.main())\n")
+HALF_BUILT = """
+import os, signal, sys
+from psych201 import workbench
+class Half:
+    def __del__(self): raise AttributeError("not yet built")
+def interrupted(_):
+    half = Half(); half.itself = half
+    exec("os.kill(os.getpid(), SENT)")
+interrupted.__doc__ = workbench._data_command.__doc__
+workbench._data_command = interrupted
+sys.argv = ["psych201", "data", "sample"]
+raise SystemExit(workbench.main())
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_import(tmp_path, sent):
+    """An interruption inside of code made from a string, as dataclasses make it, does not look like a killed process,
+    and what was half built then is silent about its end."""
+    (tmp_path / "interrupted.py").write_text(HALF_BUILT.replace("SENT", str(int(sent))))
     done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("Interrupted"), "Traceback" in done.stderr) == (130, 1, False), done.stderr
