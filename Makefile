@@ -9,7 +9,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Triton's kernels run in its interpreter where there is no GPU.
 export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
 
-.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full lab sample readme constraints clean
+.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full lab sample organism readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,12 @@ lab: install  ## JupyterLab on the start notebook
 
 sample: install  ## write the built-in sample anew
 	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/make_sample.ipynb /dev/null -p output psych201/sample
+
+organism: install  ## train the model organism anew (ten minutes), score it, and put its three models into the package
+	mkdir -p runs/organism
+	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/organism.ipynb runs/organism/organism.ipynb -p output runs/organism
+	rm -rf psych201/shipped/organism-*
+	cp -r runs/organism/models/* psych201/shipped/
 
 readme: install  ## write README.md from nbs/index.ipynb
 	python tools/readme.py

@@ -151,24 +151,34 @@ def _data_command(arguments: argparse.Namespace) -> int:
         print(*dataset.problems, f"{len(dataset.problems)} problems.", sep="\n", file=sys.stderr)
     return 1 if dataset.problems else 0
 
+# %% ../nbs/13_workbench.ipynb #demo-on-data
+def _demo_on_data(names: list[str], folder: Path, transcripts: int | None, output: Path, **given) -> int:
+    "Scores real studies and draws their NLL; returns the exit status."
+    limit = 2 if transcripts is None else transcripts
+    print(f"\nNow {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")
+    outcome = score_models(names, output, data=[str(folder)], transcripts=limit, **given)
+    status = _summary_line(outcome, output)
+    if outcome.notebooks:
+        _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--figures", "nll_by_size", "nll_by_study"]))
+    return status
+
 # %% ../nbs/13_workbench.ipynb #demo-command
 def _demo_command(arguments: argparse.Namespace) -> int:
-    "psych201 demo: the packaged models and two baselines on the sample (and PSYCH201_DATA), and the figure."
+    "psych201 demo: packaged models, model organism and baselines on the sample, and all figures; then PSYCH201_DATA."
     from psych201 import cards
 
     output = Path(arguments.output or load_settings().runs_path / "demo")
-    given = given_options(arguments, "restart")
-    given["progress"] = _progress()
-    outcome = score_models([*cards.PACKAGED, "baseline:uniform", "baseline:earlier"], output, data=["sample"], **given)
-    if folder := load_settings().data_path:
-        limit = 2 if arguments.transcripts is None else arguments.transcripts
-        print(f"Now {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")
-        more = score_models(outcome.notebooks, output, data=[str(folder)], transcripts=limit, **given)
-        outcome.failures |= more.failures
-        outcome.notebooks |= {f"{name} on {folder}": path for name, path in more.notebooks.items()}
+    given = given_options(arguments, "restart") | {"progress": _progress()}
+    baselines = ["baseline:uniform", "baseline:earlier"]
+    outcome = score_models([*cards.PACKAGED, *cards.SHIPPED, *baselines], output, data=["sample"], **given)
+    published = score_models(cards.SHIPPED, output, data=["sample"], rule="paper", **given)
+    outcome.failures |= published.failures
+    outcome.notebooks |= {f"{name} by the published rule": path for name, path in published.notebooks.items()}
     status = _summary_line(outcome, output)
     if outcome.notebooks:
         _paper_command(build_parser().parse_args(["paper", "--output", str(output)]))
+    if folder := load_settings().data_path:
+        status |= _demo_on_data([*cards.PACKAGED, *baselines], folder, arguments.transcripts, output / "data", **given)
     return status
 
 # %% ../nbs/13_workbench.ipynb #record

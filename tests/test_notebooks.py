@@ -21,6 +21,7 @@ PARAMETERS = {
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
        for name in ("misalignment", "robustness", "generations", "domains", "supplement")},
     "published": {"width": 89.0},
+    "organism": {"participants": 4, "effort": 0.002, "draws": 100},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},
 }
 

@@ -31,7 +31,7 @@ def test_every_module_imports_only_from_its_left():
     "The way of the data has one direction; workbench alone may use everything."
     order = ["settings", "transcripts", "sources", "folders", "data", "formats", "tokens", "published", "cards", "weights", "attend", "attention", "mixed", "models", "fused", "head",
              "predictions", "continuations", "kernels", "options", "shards", "sidecars", "store", "scorers", "baselines", "proof", "summary",
-             "choices", "upkeep", "precision", "plan", "score", "stats", "reference", "groups", "clusters", "bootstrap", "paired", "meta", "trend", "calibration", "chance", "multilevel", "items", "arms", "drawing", "levels", "effects", "comparisons", "figures", "page", "runner", "papers", "arguments", "workbench"]
+             "choices", "upkeep", "precision", "plan", "score", "stats", "reference", "groups", "clusters", "bootstrap", "paired", "meta", "trend", "calibration", "chance", "multilevel", "items", "arms", "drawing", "levels", "effects", "comparisons", "figures", "page", "runner", "papers", "arguments", "workbench", "organism"]
     modules = {path.stem for path in (ROOT / "psych201").glob("*.py")} - {"__init__", "__main__", "_modidx"}
     assert modules == set(order)
     for module in order:
@@ -63,6 +63,7 @@ def test_a_wheel_works_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("psych201-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("psych201/analyses/score_model.ipynb", "psych201/analyses/nll_by_size.ipynb", "psych201/paper/pairs.csv",
+                   "psych201/shipped/organism-base/model.safetensors", "psych201/shipped/organism-people/tokenizer.json",
                    "psych201/experiments/risky_choice.py", "psych201/sample/simulated2026bandit/prompts.jsonl"):
         assert needed in names
     assert not [name for name in names if "/nbs/" in name or name.startswith("tests/")]

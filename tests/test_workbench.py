@@ -187,26 +187,27 @@ def test_help_and_version():
     assert psych201("scoer").returncode == 2
 
 
-def test_the_demo_scores_the_sample_and_nothing_else(tmp_path, monkeypatch, run):
-    "With tiny models in the place of the packaged ones; with PSYCH201_DATA, two transcripts of each study there, too."
-    monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None, "tiny-gemma": None})
-    monkeypatch.setattr(papers, "ANALYSES", {"nll_by_size": papers.ANALYSES["nll_by_size"]})  # the others take their time elsewhere
-    monkeypatch.delenv("PSYCH201_DATA", raising=False)
-    status, out, err = run("demo", "--output", str(tmp_path / "out"))
-    assert status == 0, err
-    assert store.read_scores(tmp_path / "out" / "scores")["study"].n_unique() == 2
-    for name in ("index.html", "figures", "tables"):
-        assert str(tmp_path / "out" / name) in out and (tmp_path / "out" / name).exists()
-    assert out.count("score_model-") == 4 and {"baseline:uniform", "baseline:earlier"} <= set(out.split("Tables:")[1].split())
-    study = tmp_path / "studies" / "wulff2020"
+def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch, run):
+    "With a tiny model in the place of the packaged ones; of each study in PSYCH201_DATA two transcripts, on a page of their own."
+    monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None})
+    monkeypatch.setattr(papers, "ANALYSES", {name: papers.ANALYSES[name] for name in ("nll_by_size", "misalignment")})  # others: elsewhere
+    study, out = tmp_path / "studies" / "wulff2020", tmp_path / "out"
     study.mkdir(parents=True)
     lines = [json.dumps({"text": f"<<{n}>>", "experiment": "e", "participant": n}) for n in range(5)]
     (study / "prompts.jsonl").write_text("\n".join(lines))
     monkeypatch.setenv("PSYCH201_DATA", str(study.parent))
-    status, out, err = run("demo", "--output", str(tmp_path / "out"))
-    rows = store.read_scores(tmp_path / "out" / "scores", ["tiny-llama"])
-    assert status == 0 and rows["study"].n_unique() == 3
-    assert rows.filter(study="wulff2020")["response"].to_list() == ["0", "2"]
+    status, said, err = run("demo", "--output", str(out))
+    assert status == 0, err
+    known = {"tiny-llama", "baseline:uniform", "baseline:earlier", *cards.SHIPPED}
+    rows = store.read_scores(out / "scores", rules=["span"])
+    assert set(rows["model"]) == known and rows["study"].n_unique() == 2
+    assert set(store.read_scores(out / "scores", rules=["paper"])["model"]) == set(cards.SHIPPED)
+    for name in ("index.html", "figures", "tables", "data/index.html"):
+        assert str(out / name) in said and (out / name).exists()
+    assert "misalignment.svg" in (page := (out / "index.html").read_text()) or "misalignment.png" in page
+    assert said.count("score_model-") == 6 + 3 + 3
+    rows = store.read_scores(out / "data" / "scores", ["tiny-llama"])
+    assert rows["response"].to_list() == ["0", "2"] and not set(store.read_scores(out / "data" / "scores")["model"]) & set(cards.SHIPPED)
 
 
 def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):

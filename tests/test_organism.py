@@ -1,0 +1,48 @@
+"""The model organism: what the shipped models show, and that training anew shows it, too."""
+import os
+
+import pandas as pd
+import pytest
+
+from psych201 import arms, cards, data, models, organism, score
+from psych201.runner import run_notebook
+
+OPTIMAL, PEOPLE = cards.SHIPPED_PAIRS
+
+
+@pytest.fixture(scope="module")
+def effects(tmp_path_factory) -> dict:
+    "(post-trained model, arm) -> effect, on people that no model has seen."
+    folder = tmp_path_factory.mktemp("scores")
+    organism.write_held_out(folder / "people", 60, seed=9000)
+    for name in cards.SHIPPED:
+        for rule in ("span", "paper"):
+            score.score(models.load(name, device="cpu"), data.load(folder / "people"), folder / "scores", rule=rule, progress="none")
+    table = arms.effects_by_arm(folder / "scores", cards.SHIPPED_PAIRS, ("published", "exact", "options", "temperature"), draws=2000)
+    return {(row["post"], row["arm"]): row for row in table.iter_rows(named=True)}
+
+
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
+def test_post_training_to_the_best_answers_is_less_human_like(effects, arm):
+    "Temperature refitting does not explain it away."
+    assert effects[OPTIMAL[0], arm]["low"] > 0, effects[OPTIMAL[0], arm]
+
+
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
+def test_post_training_to_people_is_more_human_like(effects, arm):
+    assert effects[PEOPLE[0], arm]["high"] < 0, effects[PEOPLE[0], arm]
+
+
+def test_shipped_models_are_small_and_described():
+    for name in cards.SHIPPED:
+        model = models.load(name, device="cpu")
+        size = sum(path.stat().st_size for path in models.shipped_folder(name).iterdir())
+        assert size < 1e6 and not model.card.guessed and model.card.size_b < 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("PSYCH201_FULL"), reason="ten minutes; `make test-full`")
+def test_training_anew_shows_it(tmp_path):
+    run_notebook("organism", tmp_path / "done.ipynb", {"output": str(tmp_path), "seed": 7}, verbose=False)
+    claims = pd.read_csv(tmp_path / "tables" / "organism_claims.csv")
+    assert claims["holds"].all(), claims.to_string()
