@@ -13,7 +13,7 @@ import polars as pl
 
 from .calibration import option_scores
 from .choices import scan_choices
-from .paired import PAIRED_MEANS, paired_means
+from .paired import PAIRED_MEANS, known_interval, paired_means
 from .shards import StoreError
 from .stats import RESPONSE
 from .store import read_scores
@@ -82,9 +82,7 @@ def _one_arm(store: Path, arm: str, post: str, base: str, draws: int, seed: int)
     found = paired_means(scores, [(post, base)], draws, seed).row(0, named=True)
     if found["difference"] is None:
         return found | {"note": "no response that both models scored"}
-    if found["low"] is None and found["low_people"] is not None:
-        found |= {"low": found["low_people"], "high": found["high_people"], "interval": "these studies, other people"}
-    return found
+    return known_interval(found)
 
 # %% ../nbs/10l_arms.ipynb #effects-by-arm
 ROBUSTNESS = {"post": pl.String, "base": pl.String, "arm": pl.String, "label": pl.String, "note": pl.String,

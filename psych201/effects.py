@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .drawing import GREY, PAGE, TYPES, canvas, legend, short_names, with_cards, wrapped
 from .groups import group_means
+from .paired import known_interval
 from .reference import reference as published
 
 # %% ../nbs/11b_effects.ipynb #forest-row
@@ -56,6 +57,12 @@ def _counts(row: dict) -> str:
     dropped = f", {row['dropped']:,} dropped" if row["dropped"] else ""
     return f"{row['participants']:,} people, {row['responses']:,} responses{dropped}"
 
+# %% ../nbs/11b_effects.ipynb #mean-label
+def _mean_label(row: dict) -> str:
+    "Over which studies a mean is; a row of paired.known_interval."
+    these = "these " if row["interval"] == "these studies, other people" else ""
+    return "mean of this study" if row["studies"] == 1 else f"mean of {these}{row['studies']} studies"
+
 # %% ../nbs/11b_effects.ipynb #misalignment
 def misalignment_forest(
     effects: pl.DataFrame,  # columns of paired.PAIRED
@@ -64,10 +71,10 @@ def misalignment_forest(
 ) -> Figure:
     "Paired differences of post-trained models from their base models, by study and over studies, with intervals."
     rows = []
-    for row in [*effects.to_dicts(), *(row | {"study": None} for row in means.to_dicts())]:
+    for row in [*effects.to_dicts(), *(known_interval(row) | {"study": None} for row in means.to_dicts())]:
         post, base = short_names([row["post"], row["base"]])
         kind = with_cards(pd.DataFrame({"model": [row["post"]]}))["type"][0]
-        label = row["study"] or f"mean of {row['studies']} {'study' if row['studies'] == 1 else 'studies'}"
+        label = row["study"] or _mean_label(row)
         rows.append({"group": f"{post} less {base}", "label": label, "estimate": row["difference"], "low": row["low"], "high": row["high"],
                      "total": row["study"] is None, "rests": _counts(row | {"participants": row["participants"] or 0}),
                      "note": "no response that both scored", "colour": TYPES[kind][1]})
