@@ -16,6 +16,7 @@ import pandas as pd
 
 # %% ../nbs/12_page.ipynb #captions
 CAPTIONS = {
+    "data_set": ("Data set", "Who answered: how many people, their ages and nationalities as far as they are known."),
     "nll_by_size": ("NLL by model size", "Mean negative log-likelihood of human responses; lower is more human-like. One panel a family."),
     "nll_by_study": ("NLL by study", "The same study by study, each on a scale of its own."),
     "misalignment": ("Misalignment", "What post-training adds to the nats per response, paired over the same responses; right of zero is worse."),
@@ -25,6 +26,8 @@ CAPTIONS = {
     "persona": ("Personas", "What a participant's persona does to the prediction of that participant; right of zero it helps."),
     "accuracy": ("Accuracy", "Share of responses that the most probable tokens spell."),
     "template": ("Chat template", "Mean NLL without and with the chat template."),
+    "behaviour": ("Trained on behaviour", "The same of models trained to predict people, such as Centaur: left of zero they predict them better."),
+    "code_math": ("Code and mathematics", "The same of models post-trained for code or mathematics."),
 }  # name of a file -> title, what it shows
 
 # %% ../nbs/12_page.ipynb #gap

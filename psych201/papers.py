@@ -10,13 +10,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from papermill import inspect_notebook
+
 from .page import note_gap, write_page
-from .runner import WorkbenchError, run_notebook
+from .runner import WorkbenchError, find_notebook, run_notebook
 
 # %% ../nbs/13_papers.ipynb #analyses
 ANALYSES = {
     "nll_by_size": ("nll_by_size", "nll_by_study"),
-    "misalignment": ("misalignment",),
+    "data_set": ("data_set",),
+    "misalignment": ("misalignment", "behaviour", "code_math"),
     "robustness": ("robustness",),
     "generations": ("generations",),
     "domains": ("domains",),
@@ -37,7 +40,9 @@ def choose_analyses(
 def _run(name: str, output: Path, parameters: dict) -> Path | None:
     "One notebook; None, with a gap for each of its figures, if it failed."
     try:
-        return run_notebook(name, output / "notebooks" / f"{name}.ipynb", parameters, verbose=False)
+        known = inspect_notebook(str(find_notebook(name)))
+        given = {key: value for key, value in parameters.items() if key in known}
+        return run_notebook(name, output / "notebooks" / f"{name}.ipynb", given, verbose=False)
     except WorkbenchError as error:
         if name == "nll_by_size":
             raise
@@ -54,10 +59,11 @@ def draw_paper(
     rule: str = "span",
     pairs: Sequence[Sequence[str]] = (),  # further (post-trained, base) pairs
     figures: Iterable[str] | None = None,  # None: all
+    sources: Sequence[str] = (),  # of the transcripts, for ages and nationalities; none: not shown
 ) -> Path:  # the page
     "Draws the figures of the paper from a store and writes their page."
     chosen = choose_analyses(figures)
-    given = dict(data=str(scores), output=str(output), models=list(models), format=format, rule=rule, pairs=[list(pair) for pair in pairs])
+    given = dict(data=str(scores), output=str(output), models=list(models), format=format, rule=rule, pairs=[list(pair) for pair in pairs], sources=list(sources))
     for place, name in enumerate(chosen):
         print(f"{name} ({place + 1} of {len(chosen)})", file=sys.stderr)
         _run(name, output, given)

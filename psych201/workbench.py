@@ -111,10 +111,12 @@ def _paper_command(arguments: argparse.Namespace) -> int:
     choose_analyses(arguments.figures)
     pairs = [_stored_names(pair) for pair in arguments.pair or []]
     pairs_among([], pairs)
+    if arguments.data:
+        check_data(arguments.data)
     find_shards(scores, [*(models or []), *sum(pairs, [])] or None, [format], [rule])
     for note in version_notes(scores, models, [format], [rule]):
         print(note, file=sys.stderr)
-    page = draw_paper(scores, output, models or [], format, rule, pairs, arguments.figures)
+    page = draw_paper(scores, output, models or [], format, rule, pairs, arguments.figures, arguments.data or [])
     _report_page(page, output)
     if (output / "tables" / "mean_nll.csv").exists():
         print(f"\n{_figure_numbers(output)}")
@@ -159,7 +161,7 @@ def _demo_on_data(names: list[str], folder: Path, transcripts: int | None, outpu
     outcome = score_models(names, output, data=[str(folder)], transcripts=limit, **given)
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--figures", "nll_by_size", "nll_by_study"]))
+        _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--data", str(folder), "--figures", "data_set", "nll_by_size", "nll_by_study"]))
     return status
 
 # %% ../nbs/13_workbench.ipynb #demo-command
@@ -176,7 +178,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
     outcome.notebooks |= {f"{name} by the published rule": path for name, path in published.notebooks.items()}
     status = _summary_line(outcome, output)
     if outcome.notebooks:
-        _paper_command(build_parser().parse_args(["paper", "--output", str(output)]))
+        _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--data", "sample"]))
     if folder := load_settings().data_path:
         status |= _demo_on_data([*cards.PACKAGED, *baselines], folder, arguments.transcripts, output / "data", **given)
     return status
@@ -213,7 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
-    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, misalignment, robustness, generations, domains, accuracy, template, persona")
+    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, nll_by_study, data_set, misalignment, robustness, generations, domains, accuracy, template, persona, behaviour, code_math")
+    paper.add_argument("--data", nargs="+", metavar="SOURCE", help="the transcripts that were scored, for the ages and nationalities of the figure data_set")
     paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
     sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")

@@ -20,6 +20,7 @@ PARAMETERS = {
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
        for name in ("misalignment", "robustness", "generations", "domains", "supplement")},
+    "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},

@@ -65,7 +65,31 @@ def test_score_and_paper(tmp_path, run):
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
     assert "Missing:   misalignment: no base model and its post-trained model are both scored" in out
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<img ") == 3 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
+    assert page.count("<img ") == 4 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
+
+
+def test_the_figure_of_the_data_set_knows_the_people_that_were_scored(tmp_path, run):
+    "Ages and nationalities come from the transcripts; who was not scored is not in the figure."
+    study = tmp_path / "mine"
+    study.mkdir()
+    told = [{"age": "31", "nationality": "Chile"}, {"age": 32, "nationality": "Peru"}, {"Age": "old"}, {"age": 70}]
+    records = [{"text": f"You say <<yes>> {i}.", "experiment": "e", "participant": str(i), **one} for i, one in enumerate(told)]
+    (study / "prompts.jsonl").write_text("\n".join(map(json.dumps, records[:3])) + "\n")
+    words = ["--output", str(tmp_path / "out")]
+    assert run("score", "baseline:uniform", "tiny-llama", "--data", str(study), *words)[0] == 0
+    (study / "prompts.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
+    status, out, err = run("paper", *words, "--figures", "data_set", "--data", str(study))
+    assert status == 0, err
+    table = pd.read_csv(tmp_path / "out" / "figures" / "data_set.csv")
+    counted = table[["panel", "label", "value"]].fillna("").to_numpy().tolist()
+    assert counted[0] == ["Participants (thousands)", "These data", 0.003]
+    assert counted[-2:] == [["Nationality", "Chile", 1], ["Nationality", "Peru", 1]]
+    assert table.loc[table["panel"] == "Age histogram", "value"].sum() == 2
+    assert "Not readable as ages: 1, such as 'old'." in (tmp_path / "out" / "notebooks" / "data_set.ipynb").read_text()
+    assert run("paper", *words, "--figures", "data_set")[0] == 0
+    assert pd.read_csv(tmp_path / "out" / "figures" / "data_set.csv")["panel"].tolist() == ["Participants (thousands)"]
+    status, out, err = run("paper", *words, "--data", str(tmp_path / "nowhere"))
+    assert status == 1 and "nowhere: does not exist" in err and "nll_by_size" not in err
 
 
 def test_a_pair_of_ones_own(tmp_path, run):
