@@ -116,8 +116,8 @@ def test_the_published_figures(tmp_path, run):
     status, out, err = run("paper", "--published", "--output", str(tmp_path))
     assert status == 0 and "Missing" not in out
     drawn = {path.stem: pd.read_csv(path) for path in (tmp_path / "figures").glob("*.csv")}
-    assert (tmp_path / "index.html").read_text().count("<img ") == len(drawn) == 6
-    for figure, name, column in (("nll_by_size", "nll", "mean_nll"), ("generations", "generations", "cohens_d"), ("persona", "persona", "cohens_d"),
+    assert (tmp_path / "index.html").read_text().count("<img ") == len(drawn) == 7
+    for figure, name, column in (("data_set", "data_set", "value"), ("nll_by_size", "nll", "mean_nll"), ("generations", "generations", "cohens_d"), ("persona", "persona", "cohens_d"),
                                  ("accuracy", "accuracy", "accuracy"), ("template", "template", "mean_nll")):
         published = reference.reference(name)
         assert drawn[figure][column].tolist() == pytest.approx(published["value" if "value" in published.columns else column].to_list())
