@@ -34,13 +34,23 @@ def _ratio(people: pl.DataFrame, draws: int, seed: int, level: float) -> dict:
     low, high = percentile_interval(1 - drawn, level)
     return {"r2": r2, "low": low, "high": high}
 
+# %% ../nbs/10i_chance.ipynb #as-models
+def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
+    "Scores in which baselines have the format and rule of the models; raises `ValueError` if models have several."
+    of_baseline = pl.col("model").str.starts_with("baseline:")
+    models = scores.filter(~of_baseline)
+    check_one(models if len(models) else scores, "format", "rule")
+    if models.is_empty():
+        return scores
+    return scores.with_columns(pl.when(of_baseline).then(pl.lit(models[name][0])).otherwise(name).alias(name) for name in ("format", "rule"))
+
 # %% ../nbs/10i_chance.ipynb #pseudo-r2
 ABOVE = dict(model=pl.String, format=pl.String, baseline=pl.String, study=pl.String, participants=pl.Int64, responses=pl.Int64, dropped=pl.Int64,
              nll=pl.Float64, nll_baseline=pl.Float64, r2=pl.Float64, low=pl.Float64, high=pl.Float64, dtype=pl.String)  # columns of pseudo_r2
 
 # %% ../nbs/10i_chance.ipynb #pseudo-r2-2
 def pseudo_r2(
-    scores: pl.DataFrame,  # columns of store.SCHEMA, one format and rule, of models and a baseline
+    scores: pl.DataFrame,  # columns of store.SCHEMA, of models in one format and rule, and of a baseline
     baseline: str = "baseline:uniform",
     models: Sequence[str] | None = None,  # None: all others
     draws: int = 2_000,  # for the intervals
@@ -48,7 +58,7 @@ def pseudo_r2(
     level: float = 0.95,
 ) -> pl.DataFrame:  # columns of ABOVE, one row a model and study
     "Share of a baseline's NLL that each model saves (McFadden 1974), with an interval over people."
-    check_one(scores, "format", "rule")
+    scores = _baselines_as_models(scores)
     if baseline not in set(scores["model"]):
         raise ValueError(f"The scores hold nothing of {baseline}; run `psych201 score {baseline}` into the same folder first.")
     others = [one for one in scores["model"].unique(maintain_order=True) if not one.startswith("baseline:")] if models is None else models

@@ -63,12 +63,14 @@ def format_effects(
     format: str,  # a format in the scores
     against: str = "plain",  # another one
     ddof: int = 0,  # see stats.PUBLISHED_DDOF
+    conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:  # model, format, against, and the columns of stats.EFFECTS from study on; positive: the format makes NLL worse
     "The effect of a format on the NLL of each model and study; a chat template's is its penalty."
     if missing := {format, against} - set(scores["format"]):
         raise ValueError(f"The scores hold nothing in the format {' or '.join(sorted(missing))}.")
     sides = scores.with_columns(side=pl.col("format"), format=pl.lit("both"))
-    tables = [misalignment(rows.drop("model").rename({"side": "model"}), [(format, against)], ddof).with_columns(model=pl.lit(model))
+    made = lambda model: None if conditions is None else conditions.filter(model=model).with_columns(model=pl.col("format"))
+    tables = [misalignment(rows.drop("model").rename({"side": "model"}), [(format, against)], ddof, made(model)).with_columns(model=pl.lit(model))
               for (model,), rows in sides.filter(pl.col("side").is_in([format, against])).group_by("model", maintain_order=True)]
     table = pl.concat(tables).rename({"post": "format", "base": "against", "nll_post": "nll_format", "nll_base": "nll_against"})
     return table.select("model", pl.exclude("model"))
@@ -79,6 +81,7 @@ def persona_benefit(
     format: str = "persona",
     against: str = "plain",
     ddof: int = 0,  # see stats.PUBLISHED_DDOF
+    conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:  # columns of format_effects; positive: the persona helps
     "By how much a persona lowers the NLL of each model and study."
-    return format_effects(scores, format, against, ddof).with_columns(-pl.col("difference"), -pl.col("cohens_d"))
+    return format_effects(scores, format, against, ddof, conditions).with_columns(-pl.col("difference"), -pl.col("cohens_d"))

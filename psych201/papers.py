@@ -23,6 +23,8 @@ ANALYSES = {
     "robustness": ("robustness",),
     "generations": ("generations",),
     "domains": ("domains",),
+    "calibration": ("calibration",),
+    "chance": ("chance", "distributions"),
     "supplement": ("accuracy", "template", "persona"),
 }  # analysis notebook -> its figures
 

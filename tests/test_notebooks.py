@@ -19,11 +19,12 @@ PARAMETERS = {
     "score_model": {"model": "tiny-gemma", "data": ["sample"], "transcripts": 1},
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
-       for name in ("misalignment", "robustness", "generations", "domains", "supplement")},
+       for name in ("misalignment", "robustness", "generations", "domains", "calibration", "supplement")},
+    "chance": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
-    "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]},
+    "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"]},
 }
 
 
@@ -61,7 +62,7 @@ def test_an_analysis_runs(path, tmp_path, scored):
     given = {"output": str(tmp_path), **PARAMETERS[path.stem]}
     if path.stem == "rules":
         del given["output"]
-    if "pairs" in given:
+    if "output" in given and "models" in given:
         given["data"] = str(scored)
     if path.stem == "score_model":
         given["scores"] = str(tmp_path / "scores")
@@ -74,8 +75,9 @@ def test_an_analysis_runs(path, tmp_path, scored):
     if path.stem == "nll_by_size":
         assert {p.name for p in tmp_path.rglob("*.*") if p.suffix != ".ipynb"} == {
             "nll_by_size.png", "nll_by_size.pdf", "nll_by_size.csv", "nll_by_study.png", "nll_by_study.pdf",
-            "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "misalignment.csv", "conditions.csv"}
-        assert (tmp_path / "tables" / "misalignment.csv").read_text().count("tiny-gemma,tiny-llama") == 2
+            "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "conditions.csv"}
+    if path.stem == "misalignment":
+        assert (tmp_path / "tables" / "misalignment_by_study.csv").read_text().count("tiny-gemma,tiny-llama") == 2
 
 
 def test_the_figure_says_which_model_is_missing(tmp_path, scored):
