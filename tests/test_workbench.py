@@ -65,7 +65,7 @@ def test_score_and_paper(tmp_path, run):
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
     assert "Missing:   misalignment: no base model and its post-trained model are both scored" in out
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<img ") == 4 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
+    assert page.count("<img ") == 5 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
 
 
 def test_the_figure_of_the_data_set_knows_the_people_that_were_scored(tmp_path, run):
@@ -214,7 +214,7 @@ def test_help_and_version():
 def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch, run):
     "With a tiny model in the place of the packaged ones; of each study in PSYCH201_DATA two transcripts, on a page of their own."
     monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None})
-    monkeypatch.setattr(papers, "ANALYSES", {name: papers.ANALYSES[name] for name in ("nll_by_size", "misalignment")})  # others: elsewhere
+    monkeypatch.setattr(papers, "ANALYSES", {name: papers.ANALYSES[name] for name in ("nll_by_size", "data_set", "misalignment")})  # others: elsewhere
     study, out = tmp_path / "studies" / "wulff2020", tmp_path / "out"
     study.mkdir(parents=True)
     lines = [json.dumps({"text": f"<<{n}>>", "experiment": "e", "participant": n}) for n in range(5)]
