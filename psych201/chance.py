@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from .bootstrap import percentile_interval, redraw_people
-from .paired import paired_responses
+from .paired import paired_responses, people_interval
 from .stats import check_one
 
 # %% ../nbs/10i_chance.ipynb #sums
@@ -22,17 +21,14 @@ def _sums_by_person(scores: pl.DataFrame, model: str, baseline: str) -> pl.DataF
         responses=pl.len(), nll=pl.col("nll").sum(), nll_baseline=pl.col("nll_second").sum())
 
 # %% ../nbs/10i_chance.ipynb #ratio
-def _ratio(people: pl.DataFrame, draws: int, seed: int, level: float) -> dict:
+def _ratio(people: pl.DataFrame, level: float) -> dict:
     "The score of one study, and its interval."
-    nll, baseline = people["nll"].to_numpy().astype(float), people["nll_baseline"].to_numpy().astype(float)
-    if not baseline.sum() > 0:
-        return {"r2": None, "low": None, "high": None}
-    r2 = float(1 - nll.sum() / baseline.sum())
-    drawn = redraw_people(nll, baseline, draws, np.random.default_rng(seed))
-    if len(nll) < 2 or not np.isfinite(drawn).all():
-        return {"r2": r2, "low": None, "high": None}
-    low, high = percentile_interval(1 - drawn, level)
-    return {"r2": r2, "low": low, "high": high}
+    some = people.filter(pl.col("nll_baseline") > 0)
+    if some.is_empty() or len(some) < len(people):
+        return {"r2": 1 - people["nll"].sum() / some["nll_baseline"].sum() if len(some) else None}
+    saved, weight = 1 - some["nll"].to_numpy() / some["nll_baseline"].to_numpy(), some["nll_baseline"].to_numpy()
+    found = people_interval(saved, weight, level)
+    return {"r2": float(np.average(saved, weights=weight)), **{name: found[name] for name in ("low", "high", "interval")}}
 
 # %% ../nbs/10i_chance.ipynb #as-models
 def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
@@ -46,27 +42,25 @@ def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
 
 # %% ../nbs/10i_chance.ipynb #pseudo-r2
 ABOVE = dict(model=pl.String, format=pl.String, baseline=pl.String, study=pl.String, participants=pl.Int64, responses=pl.Int64, dropped=pl.Int64,
-             nll=pl.Float64, nll_baseline=pl.Float64, r2=pl.Float64, low=pl.Float64, high=pl.Float64, dtype=pl.String)  # columns of pseudo_r2
+             nll=pl.Float64, nll_baseline=pl.Float64, r2=pl.Float64, low=pl.Float64, high=pl.Float64, interval=pl.String, dtype=pl.String)  # columns of pseudo_r2
 
 # %% ../nbs/10i_chance.ipynb #pseudo-r2-2
 def pseudo_r2(
     scores: pl.DataFrame,  # columns of store.SCHEMA, of models in one format and rule, and of a baseline
     baseline: str = "baseline:uniform",
     models: Sequence[str] | None = None,  # None: all others
-    draws: int = 2_000,  # for the intervals
-    seed: int = 0,
-    level: float = 0.95,
+    level: float = 0.95,  # of the intervals
 ) -> pl.DataFrame:  # columns of ABOVE, one row a model and study
     "Share of a baseline's NLL that each model saves (McFadden 1974), with an interval over people."
     scores = _baselines_as_models(scores)
     if baseline not in set(scores["model"]):
         raise ValueError(f"The scores hold nothing of {baseline}; run `psych201 score {baseline}` into the same folder first.")
     others = [one for one in scores["model"].unique(maintain_order=True) if not one.startswith("baseline:")] if models is None else models
-    rows = [row for model in others for row in _rows_of(scores, model, baseline, draws, seed, level)]
+    rows = [row for model in others for row in _rows_of(scores, model, baseline, level)]
     return pl.DataFrame(rows, schema=ABOVE)
 
 # %% ../nbs/10i_chance.ipynb #rows-of
-def _rows_of(scores: pl.DataFrame, model: str, baseline: str, draws: int, seed: int, level: float) -> list[dict]:
+def _rows_of(scores: pl.DataFrame, model: str, baseline: str, level: float) -> list[dict]:
     "The rows of one model; responses that one of both did not score are counted as dropped."
     own = scores.filter(model=model)
     marked = dict(own.group_by("study").len().iter_rows())
@@ -77,5 +71,5 @@ def _rows_of(scores: pl.DataFrame, model: str, baseline: str, draws: int, seed: 
         people = found.get(study, pl.DataFrame(schema=dict(person=pl.String, responses=pl.Int64, nll=pl.Float64, nll_baseline=pl.Float64)))
         n = int(people["responses"].sum())
         means = {"nll": people["nll"].sum() / n, "nll_baseline": people["nll_baseline"].sum() / n} if n else {}
-        rows.append(common | {"study": study, "participants": len(people), "responses": n, "dropped": marked[study] - n} | means | _ratio(people, draws, seed, level))
+        rows.append(common | {"study": study, "participants": len(people), "responses": n, "dropped": marked[study] - n} | means | _ratio(people, level))
     return rows

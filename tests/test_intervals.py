@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from psych201.bootstrap import hierarchical_bootstrap, percentile_interval
-from psych201.clusters import cluster_interval, wild_interval, wild_p
+from psych201.clusters import cluster_interval, strata_interval, wild_interval, wild_p
 from psych201.groups import group_means, slope_per_decade
 from psych201.meta import equivalence, random_effects
 from psych201.multilevel import mixed_model, mixed_posterior
-from psych201.paired import by_person, paired_differences, paired_effects, paired_means
+from psych201.paired import by_person, paired_differences, paired_effects, paired_means, people_interval
 
 TRUTH, DATA_SETS = 0.2, 400
 
@@ -58,6 +58,25 @@ def test_these_studies_with_other_people():
     interval = lambda random: percentile_interval(
         hierarchical_bootstrap([people(random, 20, effect) for effect in effects], 1000, redraw_studies=False))
     assert 0.92 <= coverage(interval, effects.mean()) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("studies, n", [(1, 5), (2, 3), (2, 10), (10, 4)])
+def test_few_people_in_these_studies(studies, n):
+    "What drawing three people again gets wrong."
+    effects = np.random.default_rng(9).normal(TRUTH, 0.3, studies)
+    interval = lambda random: ends(strata_interval([people(random, n, effect) for effect in effects]))
+    assert 0.91 <= coverage(interval, effects.mean()) <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 13, 40])
+def test_people_of_whom_some_answer_a_hundred_times_as_often(n):
+    def uneven(random):
+        responses = np.exp(random.normal(3, 1, n)).round() + 1
+        return random.normal(TRUTH, 0.5, n) + random.normal(0, 1, n) / np.sqrt(responses), responses
+
+    assert 0.91 <= coverage(lambda random: ends(people_interval(*uneven(random)))) <= 0.985
 
 
 @pytest.mark.slow
