@@ -7,10 +7,10 @@ __all__ = ['MIXED', 'condition_means', 'Mixed', 'mixed_model', 'mixed_effects', 
 
 # %% ../nbs/10j_multilevel.ipynb #imports
 import math
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
@@ -36,7 +36,7 @@ class Mixed(NamedTuple):
     spread: dict[str, float]  # study, slope, person, rest: standard deviations, nats; correlation of study and slope, nan if one is 0
     studies: int
     participants: int
-    note: str  # what the fit complained of; '' if nothing
+    note: str  # what is wrong with the fit; '' if nothing
 
 # %% ../nbs/10j_multilevel.ipynb #fit
 def mixed_model(
@@ -44,37 +44,104 @@ def mixed_model(
     formula: str = "nll ~ post",  # fixed effects, as in R
     level: float = 0.95,  # of the intervals
 ) -> Mixed:
-    "Fits the model; raises `ValueError` below three studies, where nothing tells how effects vary between them."
-    if (studies := people["study"].n_unique()) < 3:
-        raise ValueError(f"A mixed model needs three studies or more; there {'is' if studies == 1 else 'are'} {studies}. See paired.paired_effects.")
-    fit, note = _fitted(people, formula)
-    df = max(1, studies - math.ceil(len(fit.fe_params) / 2))
-    half, t = student.ppf((1 + level) / 2, df) * fit.bse_fe, fit.fe_params / fit.bse_fe
-    terms = pl.DataFrame({"term": list(fit.fe_params.index), "estimate": fit.fe_params.to_numpy(), "se": fit.bse_fe.to_numpy(), "df": df,
-                          "low": (fit.fe_params - half).to_numpy(), "high": (fit.fe_params + half).to_numpy(),
-                          "p": 2 * student.sf(abs(t.to_numpy()), df)})
-    return Mixed(terms, _spread(fit), studies, people["person"].n_unique(), note)
+    "Fits the model; raises `ValueError` below three studies, or with hardly more people than studies, where nothing tells how effects vary."
+    if why := _too_few(people):
+        raise ValueError(f"A mixed model needs three studies or more, and people enough in them; here are {why}. See paired.paired_effects.")
+    data = _sums(people, formula)
+    theta, note = _fitted(data)
+    _, estimate, cov = _reml(theta, data)
+    estimate, se = data.scale * estimate, data.scale * np.sqrt(np.diag(cov))
+    df = max(1, len(data.n) - math.ceil(len(estimate) / 2))
+    half = student.ppf((1 + level) / 2, df) * se
+    terms = pl.DataFrame({"term": data.names, "estimate": estimate, "se": se, "df": df, "low": estimate - half, "high": estimate + half,
+                          "p": 2 * student.sf(abs(estimate / se), df)})
+    return Mixed(terms, _spread(theta, data.scale), len(data.n), int(data.n.sum()), note)
+
+# %% ../nbs/10j_multilevel.ipynb #too-few
+def _too_few(people: pl.DataFrame) -> str:
+    "Why there is no mixed model of these people; '' if there is one."
+    studies, spare = people["study"].n_unique(), people.select("study", "person").n_unique() - people["study"].n_unique()
+    if studies < 3:
+        return f"{studies} stud{'y' if studies == 1 else 'ies'}"
+    return "too few people to tell what they differ from what studies differ" if spare < 3 else ""
+
+# %% ../nbs/10j_multilevel.ipynb #sums-class
+class _Sums(NamedTuple):
+    "What the likelihood needs of the data; parts are means m and differences d of people, columns those of the formula and the values."
+    products: np.ndarray  # (2 parts, columns, columns)
+    totals: np.ndarray  # (studies, 2 parts, columns)
+    n: np.ndarray  # (studies,) people
+    names: list[str]  # of the columns but the last
+    scale: float  # by which the values were divided
+
+# %% ../nbs/10j_multilevel.ipynb #sums
+def _sums(people: pl.DataFrame, formula: str) -> _Sums:
+    "Sums over the people of each study."
+    import patsy
+
+    rows = people.sort("study", "person", "post")
+    if rows["post"].to_list() != [0, 1] * (len(rows) // 2):
+        raise ValueError("A mixed model needs two rows a person, one with post 0 and one with post 1, as condition_means gives them.")
+    values, columns = patsy.dmatrices(formula, rows.to_pandas(), return_type="dataframe", NA_action="raise")
+    scale = float(values.iloc[:, 0].std()) or 1.0
+    both = np.column_stack([columns, values / scale])
+    parts = np.stack([(both[0::2] + both[1::2]) / 2, both[1::2] - both[0::2]])
+    study, n = np.unique(rows["study"].to_numpy()[::2].astype(str), return_inverse=True, return_counts=True)[1:]
+    totals = np.zeros((len(n), *parts.shape[::2]))
+    np.add.at(totals, study, parts.transpose(1, 0, 2))
+    return _Sums(parts.transpose(0, 2, 1) @ parts, totals, n, list(columns), scale)
+
+# %% ../nbs/10j_multilevel.ipynb #variances
+def _variances(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Covariance of studies in (m, d), and the variances of m and d within a study."
+    half, rest, person = np.array([[theta[0], 0], [theta[1], theta[2]]]), np.exp(max(2 * theta[3], -32)), theta[4] ** 2
+    return half @ half.T, np.array([person + rest / 2, 2 * rest])
+
+# %% ../nbs/10j_multilevel.ipynb #reml
+def _reml(theta: np.ndarray, data: _Sums) -> tuple[float, np.ndarray, np.ndarray]:
+    "Minus twice the restricted log-likelihood but for a constant, the coefficients, and their covariance (values as scaled)."
+    between, within = _variances(theta)
+    inner = np.eye(2) + data.n[:, None, None] * between / within
+    taken = np.linalg.solve(inner, np.broadcast_to(between, inner.shape))
+    weighted = data.totals / within[:, None]
+    cross = np.einsum("p,pij->ij", 1 / within, data.products) - np.einsum("spi,spq,sqj->ij", weighted, taken, weighted)
+    information, right = cross[:-1, :-1], cross[:-1, -1]
+    cov = np.linalg.inv(information)
+    coefficients = cov @ right
+    value = data.n.sum() * np.log(within).sum() + np.log(np.linalg.det(inner)).sum() + np.linalg.slogdet(information)[1] + cross[-1, -1] - right @ coefficients
+    return float(value), coefficients, cov
+
+# %% ../nbs/10j_multilevel.ipynb #starts
+def _starts(data: _Sums) -> list[np.ndarray]:
+    "Variances by moments, and the same with less spread between studies, and with none."
+    means = data.totals[:, :, -1] / data.n[:, None]
+    spare = max(1, data.n.sum() - len(data.n))
+    within = np.maximum((data.products[:, -1, -1] - np.einsum("sp,sp,s->p", means, means, data.n)) / spare, 1e-12)
+    rest, person = 0.5 * np.log(within[1] / 2), np.sqrt(max(within[0] - within[1] / 4, 0.01 * within[0]))
+    between = np.sqrt(np.maximum(means.var(axis=0, ddof=1) - within / data.n.mean(), 1e-2 * means.var(axis=0, ddof=1) + 1e-10))
+    return [np.array([between[0], 0.0, share * between[1], rest, person]) for share in (1, 0.1, 1e-3)]
 
 # %% ../nbs/10j_multilevel.ipynb #fitted
-def _fitted(people: pl.DataFrame, formula: str) -> tuple:
-    "statsmodels' fit, and its complaints in one line."
-    from statsmodels.formula.api import mixedlm
+def _fitted(data: _Sums) -> tuple[np.ndarray, str]:
+    "Parameters of the largest restricted likelihood, and a note if no search ended well."
+    from scipy.optimize import minimize
 
-    model = mixedlm(formula, people.to_pandas(), groups="study", re_formula="~post", vc_formula={"person": "0 + C(person)"})
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        fit = model.fit(reml=True)
-    messages = [] if fit.converged else ["did not converge"]
-    messages += [str(one.message).rstrip(".") for one in said if "boundary" in str(one.message)]
-    return fit, "; ".join(dict.fromkeys(messages))
+    goal = lambda theta: _reml(theta, data)[0]
+    ends = [minimize(goal, start, method="BFGS") for start in _starts(data)]
+    ends.append(minimize(goal, min(ends, key=lambda end: end.fun).x, method="Nelder-Mead", options=dict(maxiter=2000, xatol=1e-6, fatol=1e-8, adaptive=True)))
+    best = min(ends, key=lambda end: end.fun)
+    agree = sum(end.fun < best.fun + 1e-3 for end in ends)
+    return best.x, "" if agree > 1 else "searches for the largest likelihood ended in different places"
 
 # %% ../nbs/10j_multilevel.ipynb #spread
-def _spread(fit) -> dict[str, float]:
-    "Standard deviations of the random effects."
-    cov = fit.cov_re.to_numpy()
-    study, slope = (math.sqrt(max(0.0, cov[i, i])) for i in (0, 1))
-    return {"study": study, "slope": slope, "correlation": float(cov[0, 1] / (study * slope)) if study * slope > 1e-12 else float("nan"),
-            "person": math.sqrt(max(0.0, float(fit.vcomp[0]))), "rest": math.sqrt(float(fit.scale))}
+def _spread(theta: np.ndarray, scale: float) -> dict[str, float]:
+    "Standard deviations of the random effects, nats; correlation of study and slope."
+    between, within = _variances(theta)
+    back = np.array([[1, -0.5], [0, 1]])  # from mean and difference to base model and difference
+    cov, rest = back @ between @ back.T, within[1] / 2
+    study, slope = np.sqrt(np.maximum(np.diag(cov), 0))
+    return {"study": scale * study, "slope": scale * slope, "correlation": float(cov[0, 1] / (study * slope)) if min(study, slope) > 1e-5 else math.nan,
+            "person": scale * abs(theta[4]), "rest": scale * math.sqrt(rest)}
 
 # %% ../nbs/10j_multilevel.ipynb #mixed-schema
 MIXED = dict(post=pl.String, base=pl.String, studies=pl.Int64, participants=pl.Int64, responses=pl.Int64, dropped=pl.Int64, difference=pl.Float64,
@@ -100,8 +167,8 @@ def mixed_effects(
 # %% ../nbs/10j_multilevel.ipynb #effect-of
 def _effect_of(people: pl.DataFrame, level: float) -> dict:
     "Effect and spread of one pair."
-    if people["study"].n_unique() < 3:
-        return {"note": "fewer than three studies"}
+    if why := _too_few(people):
+        return {"note": f"no mixed model: {why}"}
     fit = mixed_model(people, level=level)
     effect = fit.terms.filter(term="post").row(0, named=True)
     return {"difference": effect["estimate"], **{name: effect[name] for name in ("se", "low", "high", "p")}, **fit.spread, "note": fit.note}
