@@ -52,11 +52,15 @@ def _options(store: Path, post: str, base: str) -> pl.DataFrame:
 
 
 def _temperature(store: Path, post: str, base: str) -> pl.DataFrame:
-    return option_scores(_choices(store, post, base), refit=True)
+    return option_scores(_choices(store, post, base), "model")
+
+
+def _by_study(store: Path, post: str, base: str) -> pl.DataFrame:
+    return option_scores(_choices(store, post, base), "study")
 
 
 def _exact_options(store: Path, post: str, base: str) -> pl.DataFrame:
-    known = _options(store, post, base).select(["model", *RESPONSE])
+    known = _options(store, post, base).drop_nulls("nll").select(["model", *RESPONSE])
     return _exact(store, post, base).join(known, on=["model", *RESPONSE], how="semi", maintain_order="left")
 
 # %% ../nbs/10l_arms.ipynb #arms-table
@@ -68,6 +72,7 @@ ARMS: dict[str, tuple[str, Callable, str]] = {
     "options_exact": ("exact spans, where options are known", _exact_options, _OPTIONS),
     "options": ("among the options", _options, _OPTIONS),
     "temperature": ("options, temperature refitted", _temperature, _OPTIONS),
+    "temperature_study": ("options, refitted in each study", _by_study, _OPTIONS),
     "chat": ("post-trained in its chat format", _chat, "scores of the post-trained model in the format chat"),
     "first": ("first response of a session", _first, _BOTH),
 }  # name -> label in the figure, function, what it takes
@@ -81,7 +86,7 @@ def _one_arm(store: Path, arm: str, post: str, base: str, draws: int, seed: int)
         return {"note": f"needs {ARMS[arm][2]}"}
     found = paired_means(scores, [(post, base)], draws, seed).row(0, named=True)
     if found["difference"] is None:
-        return found | {"note": "no response that both models scored"}
+        return found | {"note": "no response that both models scored" + (", or a single person" if arm.startswith("temperature") else "")}
     return known_interval(found)
 
 # %% ../nbs/10l_arms.ipynb #effects-by-arm

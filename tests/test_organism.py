@@ -18,17 +18,17 @@ def effects(tmp_path_factory) -> dict:
     for name in cards.SHIPPED:
         for rule in ("span", "paper"):
             score.score(models.load(name, device="cpu"), data.load(folder / "people"), folder / "scores", rule=rule, progress="none")
-    table = arms.effects_by_arm(folder / "scores", cards.SHIPPED_PAIRS, ("published", "exact", "options", "temperature"), draws=2000)
+    table = arms.effects_by_arm(folder / "scores", cards.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
     return {(row["post"], row["arm"]): row for row in table.iter_rows(named=True)}
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", "temperature_study"])
 def test_post_training_to_the_best_answers_is_less_human_like(effects, arm):
     "Temperature refitting does not explain it away."
     assert effects[OPTIMAL[0], arm]["low"] > 0, effects[OPTIMAL[0], arm]
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", "temperature_study"])
 def test_post_training_to_people_is_more_human_like(effects, arm):
     assert effects[PEOPLE[0], arm]["high"] < 0, effects[PEOPLE[0], arm]
 
