@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import scipy.stats
 
-from .stats import misalignment
+from .stats import check_one, misalignment
 
 # %% ../nbs/10b_groups.ipynb #reach
 def _reach(n: np.ndarray, level: float) -> np.ndarray:
@@ -41,6 +41,7 @@ def slope_per_decade(
 ) -> dict:  # n, slope, low, high, value_at_1 (the line at size 1); None where there are too few sizes
     "Slope of a value over the decimal logarithm of size, by least squares."
     x, y = np.log10(np.asarray(size_b, dtype=float)), np.asarray(value, dtype=float)
+    x, y = x[np.isfinite(x) & np.isfinite(y)], y[np.isfinite(x) & np.isfinite(y)]
     if len(np.unique(x)) < 2:
         return {"n": len(x), "slope": None, "low": None, "high": None, "value_at_1": None}
     fit = scipy.stats.linregress(x, y)
@@ -53,6 +54,7 @@ def accuracy(
     scores: pl.DataFrame,  # columns of store.SCHEMA
 ) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, accuracy, dtype
     "Share of responses that the model's most probable tokens spell, in each study."
+    check_one(scores, "rule")
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(), responses=pl.col("nll").count(), unscored=pl.col("nll").is_null().sum(),
         accuracy=pl.col("argmax_right").filter(pl.col("nll").is_not_null()).mean(), dtype=pl.col("dtype").first())

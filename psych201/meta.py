@@ -101,6 +101,8 @@ def equivalence(
     "Two one-sided t tests of an effect against plus and minus a bound."
     if not bound > 0:
         raise ValueError(f"The bound must be positive, not {bound:g}; set it before looking at the data.")
+    if se == 0:
+        return 0.0 if abs(estimate) < bound else 1.0
     return float(max(scipy.stats.t.sf((estimate + bound) / se, degrees), scipy.stats.t.cdf((estimate - bound) / se, degrees)))
 
 # %% ../nbs/10f_meta.ipynb #evidence
@@ -109,7 +111,7 @@ def bayes_factor(
 ) -> float | None:  # for an effect against none; None for fewer than two
     "Bayes factor of a mean other than zero."
     values = np.asarray(effects, dtype=float)
-    if len(values) < 2 or not values.std() > 0:
+    if len(values) < 2 or not values.std() > 1e-12 * np.abs(values).max():
         return None
     return float(pingouin.bayesfactor_ttest(scipy.stats.ttest_1samp(values, 0).statistic, len(values)))
 

@@ -100,7 +100,7 @@ def carried_by_one_study(
     rows = [_study_shares(means, model, best).filter(pl.col("studies") >= 3).sort("share").tail(1).select(
         pl.lit(model).alias("model"), pl.lit(best).alias("best"), "studies", "difference", "study", "share")
         for model in overall["model"][1:]]
-    return pl.concat(rows).filter(pl.col("share") > share) if rows else pl.DataFrame()
+    return pl.concat(rows).filter(pl.col("share").is_finite() & (pl.col("share") > share)) if rows else pl.DataFrame()
 
 # %% ../nbs/10_stats.ipynb #published-ddof
 PUBLISHED_DDOF = {"plot_experiments": 0, "plot": 1, "plot_evolution": 1, "plot_accuracy": 1}  # published script -> ddof
@@ -116,7 +116,8 @@ def cohens_d(
     if min(len(post), len(base)) <= ddof:
         return float("nan")
     pooled = np.sqrt((post.var(ddof=ddof) + base.var(ddof=ddof)) / 2)
-    return float((post.mean() - base.mean()) / pooled) if pooled > 0 else float("nan")
+    scale = max(np.abs(post).max(), np.abs(base).max())  # spread below rounding is none
+    return float((post.mean() - base.mean()) / pooled) if pooled > 1e-12 * scale else float("nan")
 
 # %% ../nbs/10_stats.ipynb #effect
 def _effect(post: np.ndarray, base: np.ndarray, ddof: int = 0) -> dict:

@@ -22,8 +22,9 @@ def _slope(means: np.ndarray) -> float:
 
 # %% ../nbs/10g_trend.ipynb #group-means
 def _means_in_order(group: Sequence[str], value: Sequence[float], order: Sequence[str]) -> np.ndarray:
-    "Mean value of each group, in order; raises `ValueError` for groups without a place or without values."
-    group, value = np.asarray(group), np.asarray(value, dtype=float)
+    "Mean value of each group, in order, of the rows that have one; raises `ValueError` for groups without a place or without values."
+    group, value = np.asarray(group), np.asarray([np.nan if one is None else one for one in value], dtype=float)
+    group, value = group[np.isfinite(value)], value[np.isfinite(value)]
     if missing := sorted(set(group) ^ set(order)):
         raise ValueError(f"Groups and order do not agree: {', '.join(missing)}.")
     return np.array([value[group == one].mean() for one in order])
@@ -42,11 +43,12 @@ def trend_over_groups(
     value: Sequence[float],  # of each row
     order: Sequence[str],  # all groups, the oldest first
     level: float = 0.95,  # of the interval
-) -> dict:  # groups, rows, slope (a step), low, high, p, p_least; None where there are too few (or, p, more than eight) groups
+) -> dict:  # groups, rows, left_out (without a value), slope (a step), low, high, p, p_least; None where there are too few (or, p, more than eight) groups
     "Trend of a value over ordered groups, each of which counts once."
     means = _means_in_order(group, value, order)
     n, slope = len(means), _slope(means) if len(means) > 1 else None
-    found = {"groups": n, "rows": len(value), "slope": slope, "low": None, "high": None, "p": None, "p_least": None}
+    made = sum(one is not None and np.isfinite(one) for one in value)
+    found = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None, "p": None, "p_least": None}
     if n < 3:
         return found
     fit = scipy.stats.linregress(np.arange(n), means)
@@ -64,6 +66,8 @@ def trend_with_size(
     columns = np.column_stack([rank, np.log10(np.asarray(size_b, dtype=float))]).astype(float)
     if np.linalg.matrix_rank(sm.add_constant(columns)) < 3 or len(columns) < 5:
         raise ValueError("Generation and size cannot be told apart in these pairs, or there are fewer than five.")
+    if np.isclose(np.diag(sm.add_constant(columns) @ np.linalg.pinv(sm.add_constant(columns))), 1).any():
+        raise ValueError("One pair decides alone about generation or size; with pairs like these no interval can be made.")
     fit = sm.OLS(np.asarray(value, dtype=float), sm.add_constant(columns)).fit(cov_type="HC3", use_t=True)
     ends = fit.conf_int(alpha=1 - level)
     return {"rows": len(columns)} | {name: {"slope": float(fit.params[place]), "low": float(ends[place][0]), "high": float(ends[place][1])}
