@@ -4,11 +4,14 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
+import polars as pl
 import pytest
 
-from psych201 import data, models, score, store
+from psych201 import data, models, score, shards, store
 from psych201.runner import WorkbenchError, analyses_folder, run_notebook
+from psych201.transcripts import Transcript
 
 ROOT = Path(__file__).parent.parent
 ANALYSES = sorted(analyses_folder().glob("*.ipynb"))
@@ -78,6 +81,38 @@ def test_an_analysis_runs(path, tmp_path, scored):
             "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "conditions.csv"}
     if path.stem == "misalignment":
         assert (tmp_path / "tables" / "misalignment_by_study.csv").read_text().count("tiny-gemma,tiny-llama") == 2
+
+
+class Formatted:
+    "A scorer whose numbers depend on the format alone: chat costs 0.4 nats, a persona 0.001 and more."
+
+    def __init__(self, name: str, format: str):
+        self.name, self.format = name, format
+
+    def identity(self):
+        return shards.Identity({"format": self.format, "rule": "span", "dtype": "float32"}, {"code": "test"})
+
+    def score(self, transcripts):
+        rows = [dict(model=self.name, format=self.format, rule="span", transcript=one.key, response_index=i, response=response, n_tokens=1,
+                     nll=1 + {"plain": 0, "chat": 0.4, "persona": 0.001 * (1 + int(one.participant))}[self.format] + i / 10, argmax_right=False)
+                for one in transcripts for i, response in enumerate(one.responses)]
+        return pl.DataFrame(rows, schema_overrides=shards.RESPONSES).with_columns(
+            pl.lit(None, kind).alias(name) for name, kind in shards.RESPONSES.items() if name not in rows[0]).select(list(shards.RESPONSES))
+
+
+def test_personas_and_templates_of_a_store(tmp_path):
+    "Figures that need other formats, and the test that a persona does as good as nothing, in nats."
+    people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(5)]
+    for name in ("Qwen/Qwen3-4B", "Qwen/Qwen3-8B"):
+        for format in ("plain", "chat", "persona"):
+            score.score(Formatted(name, format), data.Dataset(people), tmp_path / "scores", progress="none")
+    run_notebook("supplement", tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {"accuracy", "template", "persona"}
+    template = pd.read_csv(tmp_path / "figures" / "template.csv").pivot(index="model", columns="format", values="mean_nll")
+    assert (template["chat"] - template["plain"]).tolist() == pytest.approx([0.4, 0.4])
+    null = pd.read_csv(tmp_path / "tables" / "persona_null.csv")
+    assert null["difference"].tolist() == pytest.approx([0.003, 0.003]) and (null["p_holm"] < 0.01).all()
+    assert null[["studies", "participants", "responses", "dropped"]].to_numpy().tolist() == [[4, 20, 40, 0]] * 2
 
 
 def test_the_figure_says_which_model_is_missing(tmp_path, scored):
