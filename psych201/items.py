@@ -127,8 +127,8 @@ def expected_distance(
 # %% ../nbs/10k_items.ipynb #shares
 def _shares_by_item(choices: pl.DataFrame, items: pl.DataFrame, by: str) -> pl.DataFrame:
     "One row an item and option: n (answers to the item), participants, people and model (shares)."
-    rows = choices.filter("given").join(items.select("transcript", "response_index", "person", by), on=["transcript", "response_index"])
     place = ["transcript", "response_index"]
+    rows = choices.join(items.select(*place, "person", by), on=place).filter(pl.col("given").any().over(by, "option"))
     rows = rows.filter(pl.col("chosen").any().over(place)).with_columns(p=pl.col("logprob").cast(pl.Float64).exp())
     rows = rows.with_columns(p=pl.col("p") / pl.col("p").sum().over(place))
     counts = rows.filter("chosen").group_by(by).agg(n=pl.len(), participants=pl.col("person").n_unique())
