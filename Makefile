@@ -9,7 +9,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Triton's kernels run in its interpreter where there is no GPU.
 export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
 
-.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full lab sample organism readme constraints clean
+.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ bench: install  ## measure speed and memory, write bench/RESULTS.md; up to 25 mi
 
 bench-full: install  ## the same with more repeats and every request of the other tools
 	python bench/run.py --full
+
+bench-gpu: install  ## measure speed and memory on a GPU (five minutes), then write bench/RESULTS.md
+	python bench/gpu.py
+	python bench/run.py --only
 
 lab: install  ## JupyterLab on the start notebook
 	jupyter lab nbs/index.ipynb

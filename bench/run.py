@@ -123,7 +123,30 @@ def goal_rows(results: dict) -> list[list]:
     return [[*row, "yes" if reached else "no"] for *row, reached in rows]
 
 
-def report(results: dict, notes: str) -> str:
+def gpu_rows(gpu: dict) -> list[list]:
+    "One row a model, length and way: tokens a second, against the published way, share of the peak, memory above the weights."
+    base = {(one["model"], one["tokens"]): one.get("seconds") for one in gpu["speed"] if one["way"].startswith("published")}
+    rows = []
+    for one in gpu["speed"]:
+        start = [one["model"], f"{one['tokens']:,}", one["texts"], one["way"]]
+        if "failed" in one:
+            rows.append([*start, one["failed"], "", "", ""])
+            continue
+        published, peak = base.get((one["model"], one["tokens"])), gpu["peak"]["float32" if one["way"] == "own float32" else "bfloat16"]
+        rows.append([*start, f"{one['tokens'] * one['texts'] / one['seconds']:,.0f}", f"{published / one['seconds']:.2f}" if published else "",
+                     f"{100 * one['flops'] / one['seconds'] / peak:.0f} %", f"{one['above_bytes'] / 1e9:.2f}"])
+    return rows
+
+
+def gpu_section(gpu: dict, notes: str) -> list[str]:
+    card, peak = gpu["machine"], gpu["peak"]
+    about = (f"`python bench/gpu.py` wrote this on {gpu['when']}: {card['gpu']}, {card['memory_gib']} GiB, torch {card['torch']}, transformers {card['transformers']}, "
+             f"triton {card['triton']}; product of two matrices of 8,192 rows: {peak['bfloat16'] / 1e12:.0f} TFLOP/s in bfloat16, {peak['float32'] / 1e12:.0f} in float32. "
+             "Random weights of published configurations, texts of random tokens; medians of two runs. Up to 16,384 tokens are read together.\n")
+    return ["\n## On a GPU\n", about, notes, table(["model", "tokens", "texts", "way", "tokens/s", "times the published way", "share of the peak", "GB above the weights"], gpu_rows(gpu))]
+
+
+def report(results: dict, notes: str, gpu: dict | None = None, gpu_notes: str = "") -> str:
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if name != "when")
     when = ", ".join(f"{name} {day}" for name, day in results["when"].items())
     parts = [[one["model"], one["dtype"], f"{one['tokens']:,}", *(f"{one[name]:.2f}" if name in one else one["failed"] for name in PARTS)] for one in results["parts"]]
@@ -138,7 +161,8 @@ def report(results: dict, notes: str) -> str:
         table(["model", "dtype", "tokens", *PARTS], parts),
         "## One request a response\n", f"100 responses of one session, float32, {SMOLLM}; seconds from {results['requests'][0].get('sampled')} evenly spread ones.\n",
         table(["tool", "batch", "their seconds", "our seconds", "largest difference, nats"], asked),
-        "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people)])
+        "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people),
+        *(gpu_section(gpu, gpu_notes) if gpu else [])])
 
 
 if __name__ == "__main__":
@@ -154,5 +178,5 @@ if __name__ == "__main__":
     for name in MEASURES if words.only is None else words.only:
         results[name], results["when"][name] = MEASURES[name](words.full), time.strftime("%Y-%m-%d")
     path.write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "RESULTS.md").write_text(report(results, (HERE / "notes.md").read_text()))
+    (HERE / "RESULTS.md").write_text(report(results, (HERE / "notes.md").read_text(), json.loads((HERE / "gpu.json").read_text()), (HERE / "gpu_notes.md").read_text()))
     print(f"Written: {HERE / 'RESULTS.md'}")

@@ -29,6 +29,7 @@ OPTIONS = {
     "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help="how a transcript becomes input (default: plain)"),
     "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16 (default: settings.ini)"),
+    "--compiled": dict(action="store_true", default=None, help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
     "--precision-check": dict(type=_whole_number, metavar="N", help="score N transcripts again in float32, and report the difference"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),

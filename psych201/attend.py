@@ -6,6 +6,7 @@
 __all__ = ['fused_attention', 'windowed_attention', 'attend']
 
 # %% ../nbs/06b_attend.ipynb #imports
+import inspect
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -39,6 +40,9 @@ def _fused_works() -> bool:
     return all(torch.allclose(one, expected, atol=1e-5) for one in found)
 
 # %% ../nbs/06b_attend.ipynb #attention-kernel
+_HALF = (torch.bfloat16, torch.float16)
+
+
 def fused_attention(
     query: torch.Tensor,  # (batch, heads, queries, width)
     key: torch.Tensor,  # (batch, key heads, keys, width)
@@ -49,10 +53,11 @@ def fused_attention(
     "One call of a fused kernel."
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and _fused_works():
         return _fused_cpu(query, key, value, scale, mask)
-    if mask is not None:  # with a mask, PyTorch's fast kernels for GPUs do not know grouped queries
+    grouped = mask is None and query.dtype in _HALF  # elsewhere PyTorch's fast kernels for GPUs do not know grouped queries
+    if not grouped:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    return scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=mask is None)
+    return scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=grouped)
 
 # %% ../nbs/06b_attend.ipynb #stretches
 def _stretches(x: torch.Tensor, start: int, step: int, length: int, count: int) -> torch.Tensor:
@@ -101,7 +106,8 @@ def _varlen(query, key, value, scale: float, window: int | None, ends: Sequence[
     borders = torch.tensor([0, *ends], dtype=torch.int32, device=query.device)
     tokens_first = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
     left = -1 if window is None else window - 1
-    return varlen_attn(*tokens_first, borders, borders, longest, longest, scale=scale, window_size=(left, 0), enable_gqa=True)[None]
+    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}  # older ones need not be told
+    return varlen_attn(*tokens_first, borders, borders, longest, longest, scale=scale, window_size=(left, 0), **grouped)[None]
 
 # %% ../nbs/06b_attend.ipynb #varlen-right
 def _varlen_right(device: torch.device, dtype: torch.dtype, width: int) -> bool:
@@ -119,8 +125,7 @@ def _varlen_right(device: torch.device, dtype: torch.dtype, width: int) -> bool:
 @lru_cache
 def _varlen_works(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     "True on a GPU whose kernel was found right."
-    half = dtype in (torch.bfloat16, torch.float16)
-    return device.type == "cuda" and half and varlen_attn is not None and _varlen_right(device, dtype, width)
+    return device.type == "cuda" and dtype in _HALF and varlen_attn is not None and _varlen_right(device, dtype, width)
 
 # %% ../nbs/06b_attend.ipynb #text-by-text
 def _text_by_text(query, key, value, scale: float, window: int | None, ends: Sequence[int]) -> torch.Tensor:
@@ -134,6 +139,9 @@ def _text_by_text(query, key, value, scale: float, window: int | None, ends: Seq
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 # %% ../nbs/06b_attend.ipynb #attend
+_LONG = 2048  # tokens of a text that keeps a GPU busy by itself
+
+
 def attend(
     query: torch.Tensor,  # (1, heads, tokens, width)
     key: torch.Tensor,  # (1, key heads, tokens, width)
@@ -144,7 +152,7 @@ def attend(
 ) -> torch.Tensor:  # (1, tokens, heads, width of values)
     "Attention of every text over itself."
     n, ends = query.shape[2], tuple(ends) or (query.shape[2],)
-    several = len(ends) > 1 or (window is not None and window < n)
-    if several and query.shape[3] == value.shape[3] and _varlen_works(query.device, query.dtype, query.shape[3]):
+    narrow, short = window is not None and window < n, len(ends) > 1 and n < _LONG * len(ends)
+    if (narrow or short) and query.shape[3] == value.shape[3] and _varlen_works(query.device, query.dtype, query.shape[3]):
         return _varlen(query, key, value, scale, window, ends)
     return _text_by_text(query, key, value, scale, window, ends)

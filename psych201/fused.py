@@ -31,8 +31,8 @@ if triton is not None:
 if triton is not None:
     @triton.jit
     def _logits_block(hidden, weight, bias, row, rows, word, end, width, multiplier, softcap,
-                      HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, WIDEN: tl.constexpr, ROWS: tl.constexpr,
-                      WORDS: tl.constexpr, WIDTH: tl.constexpr):
+                      HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, WIDEN: tl.constexpr, PRECISION: tl.constexpr,
+                      ROWS: tl.constexpr, WORDS: tl.constexpr, WIDTH: tl.constexpr):
         "Logits of ROWS hidden states for WORDS words, float32; -inf for words from `end` on."
         x = tl.zeros((ROWS, WORDS), tl.float32)
         in_rows, in_words, wide = row[:, None] < rows, word[:, None] < end, word.to(tl.int64)[:, None]
@@ -42,7 +42,7 @@ if triton is not None:
             w = tl.load(weight + wide * width + column, in_words & (column < width), 0.0)
             if WIDEN:
                 h, w = h.to(tl.float32), w.to(tl.float32)
-            x = tl.dot(h, tl.trans(w), x, input_precision="ieee")
+            x = tl.dot(h, tl.trans(w), x, input_precision=PRECISION)
         x *= multiplier
         if HAS_BIAS:
             x += tl.load(bias + word, word < end, 0.0).to(tl.float32)[None, :]
@@ -55,7 +55,7 @@ if triton is not None:
     @triton.jit
     def _kernel(hidden, weight, bias, targets, maximum, total, weighted, wanted, rows, words, width, split_words,
                 multiplier, softcap, HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, WIDEN: tl.constexpr,
-                ROWS: tl.constexpr, WORDS: tl.constexpr, WIDTH: tl.constexpr):
+                PRECISION: tl.constexpr, ROWS: tl.constexpr, WORDS: tl.constexpr, WIDTH: tl.constexpr):
         "Partial sums of ROWS rows over one split of the vocabulary, into arrays of shape (splits, rows)."
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
         split = tl.program_id(1)
@@ -66,7 +66,7 @@ if triton is not None:
         for begin in range(first, end, WORDS):
             word = begin + tl.arange(0, WORDS)
             x = _logits_block(hidden, weight, bias, row, rows, word, end, width, multiplier, softcap,
-                              HAS_BIAS, HAS_CAP, WIDEN, ROWS, WORDS, WIDTH)
+                              HAS_BIAS, HAS_CAP, WIDEN, PRECISION, ROWS, WORDS, WIDTH)
             hit += tl.sum(tl.where((word[None, :] == target[:, None]) & (word < end)[None, :], x, 0.0), 1)
             m, s, t = _absorb(x, m, s, t)
         place = split * rows + row
@@ -94,11 +94,15 @@ def available() -> bool:
     return triton is not None
 
 # %% ../nbs/07e_fused.ipynb #blocks
-def _blocks(dtype: torch.dtype, rows: int, words: int) -> tuple[int, int, int, int]:
-    "Rows, words and width of a block, and words of a split (a whole number of blocks)."
-    height, length, width = (32, 64, 32) if dtype == torch.float32 else (64, 128, 64)
+_PRECISION = "tf32x3"  # of products in float32
+_SIZES = {"float32": (64, 128, 32, 4), "half": (64, 128, 64, 4)}  # rows, words and width of a block; warps
+
+
+def _blocks(dtype: torch.dtype, rows: int, words: int) -> tuple[int, int, int, int, int]:
+    "Rows, words and width of a block, its warps, and words of a split (a whole number of blocks)."
+    height, length, width, warps = _SIZES["float32" if dtype == torch.float32 else "half"]
     splits = max(1, 256 // -(-rows // height))
-    return height, length, width, -(-words // (splits * length)) * length
+    return height, length, width, warps, -(-words // (splits * length)) * length
 
 # %% ../nbs/07e_fused.ipynb #fused-logprob
 @torch.inference_mode()
@@ -115,13 +119,13 @@ def fused_logprob(
         raise ImportError("The fused head needs Triton; psych201.head does the same without it.")
     (rows, width), words = hidden.shape, weight.shape[0]
     widen = hidden.dtype != weight.dtype or (weight.dtype == torch.bfloat16 and not weight.is_cuda)
-    height, length, step, split_words = _blocks(torch.float32 if widen else weight.dtype, rows, words)
+    height, length, step, warps, split_words = _blocks(torch.float32 if widen else weight.dtype, rows, words)
     splits = -(-words // split_words)
     parts = torch.empty(4, splits, rows, dtype=torch.float32, device=weight.device)
     _kernel[(-(-rows // height), splits)](
         hidden.contiguous(), weight.contiguous(), weight if bias is None else bias, targets, *parts,
         rows, words, width, split_words, float(multiplier), float(softcap or 1.0),
-        HAS_BIAS=bias is not None, HAS_CAP=bool(softcap), WIDEN=widen, ROWS=height, WORDS=length, WIDTH=step)
+        HAS_BIAS=bias is not None, HAS_CAP=bool(softcap), WIDEN=widen, PRECISION=_PRECISION, ROWS=height, WORDS=length, WIDTH=step, num_warps=warps)
     largest, log_sum_exp, entropy = join_splits(*parts[:3])
     target_logit = parts[3].sum(0)
     return target_logit - log_sum_exp, target_logit >= largest, log_sum_exp, entropy

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 
 from .attention import use_own_attention
 from .cards import PACKAGED, SHIPPED, Card, ModelError, did_you_mean, card, check_name
+from .compiled import compile_layers, is_compiled
 from .mixed import is_mixed, to_mixed
 from .settings import DTYPE_NAMES, load_settings
 from .weights import TINY, from_gguf, make_tiny, unpacked
@@ -48,9 +49,14 @@ class LanguageModel:
         "What the model computes in, e.g. float32; see settings.DTYPE_NAMES."
         return "mixed" if is_mixed(self.model) else str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def compiled(self) -> bool:
+        "True if PyTorch compiles its layers; see 06d_compiled."
+        return is_compiled(self.model)
+
     def __repr__(self) -> str:
         size = f"{self.card.size_b:g}B" if self.card.size_b >= 1 else f"{self.card.size_b * 1000:.3g}M"
-        return f"LanguageModel({self.name}, {size} {self.card.type}, {self.dtype} on {self.model.device}, {self.context} tokens)"
+        return f"LanguageModel({self.name}, {size} {self.card.type}, {self.dtype}{', compiled' * self.compiled} on {self.model.device}, {self.context} tokens)"
 
 # %% ../nbs/06_models.ipynb #weights-hash
 def weights_hash(
@@ -180,6 +186,7 @@ def load(
     dtype: str | None = None,  # float32, mixed, bfloat16, float16; None: as in settings.ini
     device: str | None = None,  # auto, cpu, cuda, cuda:1, mps; None: as in settings.ini
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
+    compiled: bool | None = None,  # let PyTorch compile its layers; None: as in settings.ini
 ) -> LanguageModel:
     "A model ready to score; raises `ModelError` naming the ways out."
     settings, name = load_settings(), check_name(name)
@@ -195,4 +202,5 @@ def load(
     size_b = described.size_b or sum(parameter.numel() for parameter in model.parameters()) / 1e9
     commit = getattr(model.config, "_commit_hash", None) or weights_hash(model)
     model = to_mixed(model) if dtype == "mixed" else model
+    model = compile_layers(model) if (settings.compiled if compiled is None else compiled) else model
     return LanguageModel(model, tokenizer, replace(described, size_b=size_b), commit, tokenizer_hash(tokenizer))

@@ -159,7 +159,7 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_scorers.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attend", "attention", "mixed", "models", "fused", "head", "predictions", "continuations", "kernels",
+MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations", "kernels",
                  "scorers")  # modules
 
 
@@ -200,7 +200,7 @@ def model_identity(
     config, device = language_model.model.config, language_model.model.device
     must = {"weights": language_model.revision, "config": config_hash(config), "tokenizer": language_model.tokenizer_hash,
             "dtype": language_model.dtype, "format": format, "rule": rule, "max_tokens": token_limit(language_model, max_tokens)}
-    proved = {"code": source_hash(), **versions(), "attention": getattr(config, "_attn_implementation", None),
+    proved = {"code": source_hash(), **versions(), "attention": getattr(config, "_attn_implementation", None), "compiled": language_model.compiled,
               "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
     return Identity(must, proved, environment())
 

@@ -75,7 +75,7 @@ def test_packed_texts_do_not_see_each_other(name, one_call, monkeypatch):
     "Also where a GPU has a kernel for texts of varying lengths (here a stand-in), which then also reads single texts with windows."
     if one_call:
         calls = []
-        monkeypatch.setattr(attend, "varlen_attn", lambda *tensors, **how: calls.append(1) or varlen(*tensors, **how))
+        monkeypatch.setattr(attend, "varlen_attn", lambda *tensors, enable_gqa, **how: calls.append(1) or varlen(*tensors, enable_gqa=enable_gqa, **how))
         monkeypatch.setattr(attend, "_varlen_works", lambda device, dtype, width: attend._varlen_right(device, dtype, width))
     model = build(name)
     assert attention.use_own_attention(model)

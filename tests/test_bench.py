@@ -65,8 +65,20 @@ def test_a_child_that_fails_is_reported():
 def test_the_report_is_of_these_results():
     "RESULTS.md is what run.py makes of results.json and notes.md, and every goal has a yes or a no."
     results = json.loads((BENCH / "results.json").read_text())
-    assert run.report(results, (BENCH / "notes.md").read_text()) == (BENCH / "RESULTS.md").read_text()
+    gpu, notes = json.loads((BENCH / "gpu.json").read_text()), [(BENCH / name).read_text() for name in ("notes.md", "gpu_notes.md")]
+    assert run.report(results, notes[0], gpu, notes[1]) == (BENCH / "RESULTS.md").read_text()
     assert len(run.goal_rows(results)) > 20 and {row[-1] for row in run.goal_rows(results)} <= {"yes", "no"}
+
+
+def test_the_table_of_a_gpu():
+    "Times as fast as the published way on the same texts, the share of the peak of the same dtype; what does not fit says so."
+    one = {"model": "m", "tokens": 1000, "texts": 4}
+    speed = [one | {"way": "published bfloat16", "seconds": 2.0, "flops": 10.0, "above_bytes": 5e9},
+             one | {"way": "own float32", "seconds": 0.5, "flops": 10.0, "above_bytes": 1e9},
+             one | {"way": "own bfloat16", "seconds": 0.25, "flops": 10.0, "above_bytes": 1e9}, one | {"way": "own mixed", "failed": "does not fit"}]
+    rows = run.gpu_rows({"peak": {"bfloat16": 100.0, "float32": 40.0}, "speed": speed})
+    assert [row[4:] for row in rows] == [["2,000", "1.00", "5 %", "5.00"], ["8,000", "4.00", "50 %", "1.00"], ["16,000", "8.00", "40 %", "1.00"], ["does not fit", "", "", ""]]
+    assert run.gpu_rows({"peak": {"bfloat16": 100.0, "float32": 40.0}, "speed": speed[2:3]})[0][5] == ""
 
 
 def test_what_fails_is_reported_and_is_no_goal_reached():

@@ -190,7 +190,7 @@ def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
     code = ("from pathlib import Path\nfrom nbdev.test import test_nb\nimport torch\nfrom transformers import AttentionInterface, AttentionMaskInterface\n"
             "from psych201 import attention\n"
             "assert test_nb(Path('nbs/06b_attention.ipynb'))[0] and test_nb(Path('nbs/06b_attend.ipynb'))[0]\n"
-            "assert AttentionInterface()[attention.NAME] is attention._layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
+            "assert AttentionInterface()[attention.NAME] is attention.attend_layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
             "assert torch.is_grad_enabled()")
     done = tool("-c", code)
     assert done.returncode == 0, done.stderr[-2000:]

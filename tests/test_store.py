@@ -234,7 +234,7 @@ def test_the_rows_of_a_store_in_full(tmp_path, scorer):
 
 
 MUST = {"weights", "config", "tokenizer", "dtype", "format", "rule", "max_tokens"}
-PROVED = {"code", "torch", "transformers", "tokenizers", "attention", "device"}
+PROVED = {"code", "torch", "transformers", "tokenizers", "attention", "device", "compiled"}
 
 
 def test_the_identity_has_exactly_these_keys(scorer):
@@ -264,7 +264,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attend", "attention", "mixed", "models", "fused", "head", "predictions", "continuations",
+@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
                                     "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = scorers.source_hash.__wrapped__()

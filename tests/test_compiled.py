@@ -1,0 +1,90 @@
+"""Compiled layers give what plain ones give, for texts alone and packed, of any length."""
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from conftest import SMALL, random_model
+from psych201 import attention, kernels, models
+from psych201.compiled import compile_layers, is_compiled
+from psych201.mixed import to_mixed
+from test_architectures import OWN, build, logprobs
+from test_kernels import some_responses
+
+FULL = bool(os.environ.get("PSYCH201_FULL"))
+FEW = ["Gemma3Text", "Qwen3"]  # windows and norms of queries; each kind takes 20 seconds to compile
+KINDS = [name for name in OWN if name not in ("Mixtral", "Qwen3Moe") and (FULL or name in FEW)]
+
+
+def scores(model, texts, budget: int) -> np.ndarray:
+    return np.concatenate([one.nll for one in kernels.score_batch(model, texts, budget)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_compiled_layers_give_the_same_numbers(name):
+    "Texts alone and packed, of lengths for which nothing is compiled anew."
+    torch._dynamo.reset()
+    counters.clear()
+    texts = [some_responses(n) for n in (30, 40, 24, 100, 60, 25, 140, 300)]
+    plain, compiled = build(name), build(name)
+    assert attention.use_own_attention(plain) and attention.use_own_attention(compiled)
+    assert compile_layers(compiled) is compiled and is_compiled(compiled) and not is_compiled(plain)
+    expected, found = scores(plain, texts, 0), scores(compiled, texts, 0)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs >= 2, "nothing was compiled"
+    together = scores(compiled, texts, 400)
+    assert counters["stats"]["unique_graphs"] <= graphs + 2, "new lengths are compiled anew"
+    np.testing.assert_allclose([found, together], [expected, expected], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_compiled_layers_in_mixed_precision(name):
+    "No farther from float32 than plain layers are."
+    torch._dynamo.reset()
+    exact, plain, compiled = (build(name) for _ in range(3))
+    for model in (exact, plain, compiled):
+        assert attention.use_own_attention(model)
+    plain, compiled, moved = to_mixed(plain), compile_layers(to_mixed(compiled)), []
+    for seed in range(6):
+        ids = torch.randint(3, SMALL["vocab_size"], (150 + seed,), generator=torch.Generator().manual_seed(seed))
+        expected = logprobs(exact, ids)
+        moved.append([np.abs(logprobs(model, ids) - expected).mean() for model in (compiled, plain)])
+    found, rounded = np.mean(moved, 0)
+    assert 0 < found < 1.15 * rounded
+
+
+@pytest.mark.slow
+def test_a_model_is_compiled_when_it_is_asked_for():
+    "By the loader, which says so; and the store's identity knows."
+    from psych201.scorers import model_identity
+
+    plain, compiled = (models.load("tiny-llama", "float32", "cpu", compiled=given) for given in (False, True))
+    assert (plain.compiled, compiled.compiled) == (False, True) and ", compiled on cpu" in repr(compiled) and "compiled" not in repr(plain)
+    assert compiled.revision == plain.revision
+    one, other = model_identity(plain), model_identity(compiled)
+    assert one.must == other.must and {name for name in one.proved if one.proved[name] != other.proved[name]} == {"compiled"}
+    encoded = some_responses(options=())
+    np.testing.assert_allclose(kernels.score_tokens(compiled.model, encoded).nll, kernels.score_tokens(plain.model, encoded).nll, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("setting, expected", [("yes", True), ("no", False), ("", False)])
+def test_settings_ask_for_it(setting, expected, tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text(f"[DEFAULT]\nworkbench = psych201\ncompiled = {setting}\n")
+    monkeypatch.chdir(tmp_path)
+    assert models.load("tiny-llama", "float32", "cpu").compiled is expected
+    assert not models.load("tiny-llama", "float32", "cpu", compiled=False).compiled
+
+
+@pytest.mark.parametrize("name, reason", [("Mixtral", "it is a mixture of experts"), ("Gemma2", "gemma2 was not tested")])
+def test_models_that_are_not_compiled(name, reason):
+    from test_kernels import HEADS
+
+    model = random_model(name, HEADS[name])
+    attention.use_own_attention(model)
+    with pytest.raises(models.ModelError, match=reason):
+        compile_layers(model)
+    assert not is_compiled(model)
