@@ -71,9 +71,9 @@ def published_way(model: torch.nn.Module, tokenizer, transcript: Transcript) -> 
     return [float(nll[a - 1 : b - 1].sum()) for a, b in zip(tokens.start, tokens.end)]
 
 
-def load(name: str, dtype: str, own: bool = True) -> models.LanguageModel:
+def load(name: str, dtype: str, own: bool = True, compiled: bool = False) -> models.LanguageModel:
     "A model, with our attention or with that of transformers."
-    model = models.load(name, dtype, "cpu")
+    model = models.load(name, dtype, "cpu", compiled=compiled)
     if not own:
         model.model.set_attn_implementation("sdpa")
     return model
@@ -87,16 +87,16 @@ def seconds(function) -> tuple[float, object]:
 
 def speed(model: str, tokens: int, repeats: int, ways: list[str]) -> dict:
     "Median seconds of each way to score one session, interleaved; all must give the same NLLs."
-    loaded = {way: load(model, way.split()[1], way.startswith("own")) for way in ways}
+    loaded = {way: load(model, way.split()[1], not way.startswith("published"), way.startswith("compiled")) for way in ways}
     transcript = session(next(iter(loaded.values())).tokenizer, tokens)
     times, found, before = {way: [] for way in ways}, {}, peaks()
     for repeat in range(repeats + 1):
         for way, one in loaded.items():
             scorer = LanguageModelScorer(one)
-            work = (lambda: scorer.score([transcript])["nll"].to_list()) if way.startswith("own") else (
-                lambda: published_way(one.model, one.tokenizer, transcript))
+            work = (lambda: published_way(one.model, one.tokenizer, transcript)) if way.startswith("published") else (
+                lambda: scorer.score([transcript])["nll"].to_list())
             if repeat == 0:
-                work = lambda: LanguageModelScorer(one).score([session(one.tokenizer, 200)])  # warm, and the head tried
+                work = lambda: LanguageModelScorer(one).score([session(one.tokenizer, 200)])  # warm, the head tried, layers compiled
             took, result = seconds(work)
             if repeat:
                 times[way].append(took)

@@ -609,6 +609,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'psych201.stats.mean_over_studies': ('stats.html#mean_over_studies', 'psych201/stats.py'),
                                 'psych201.stats.misalignment': ('stats.html#misalignment', 'psych201/stats.py'),
                                 'psych201.stats.rule_differences': ('stats.html#rule_differences', 'psych201/stats.py'),
+                                'psych201.stats.shared_by_model': ('stats.html#shared_by_model', 'psych201/stats.py'),
                                 'psych201.stats.shared_means': ('stats.html#shared_means', 'psych201/stats.py'),
                                 'psych201.stats.shared_responses': ('stats.html#shared_responses', 'psych201/stats.py')},
             'psych201.store': { 'psych201.store.Run': ('store.html#run', 'psych201/store.py'),

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['RESPONSE', 'PUBLISHED_DDOF', 'EFFECTS', 'check_one', 'mean_nll', 'mean_over_studies', 'shared_responses',
-           'shared_means', 'carried_by_one_study', 'cohens_d', 'differing', 'misalignment', 'mean_misalignment',
-           'rule_differences']
+           'shared_by_model', 'shared_means', 'carried_by_one_study', 'cohens_d', 'differing', 'misalignment',
+           'mean_misalignment', 'rule_differences']
 
 # %% ../nbs/10_stats.ipynb #from-collections-abc-import-iterable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -71,14 +71,29 @@ def shared_responses(
     dropped = {model: scored.filter(model=model).height - kept.filter(model=model).height for model in models}
     return kept, dropped
 
+# %% ../nbs/10_stats.ipynb #shared-by-model
+def shared_by_model(
+    read: Callable[[str], pl.DataFrame],  # model -> its scores, with RESPONSE and nll among the columns
+    models: Sequence[str],
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:  # of each model its rows, and those of them that all models scored
+    "As shared_responses, with the rows of one model in memory."
+    common = None
+    for model in models:
+        scored = read(model).drop_nulls("nll").select(RESPONSE)
+        common = scored if common is None else common.join(scored, on=RESPONSE, how="semi")
+    for model in models:
+        rows = read(model)
+        yield rows, rows.drop_nulls("nll").join(common, on=RESPONSE, how="semi", maintain_order="left")
+
 # %% ../nbs/10_stats.ipynb #shared-means
 def shared_means(
     scores: pl.DataFrame,  # columns of store.SCHEMA
+    kept: pl.DataFrame | None = None,  # rows that all models scored; None: those of this table
 ) -> pl.DataFrame:  # as mean_nll, over the responses that all models scored
     "Mean NLL per study and model over shared responses, with the number of marked responses left out."
     keys = ["model", "format", "study"]
     marked = scores.group_by(keys, maintain_order=True).agg(marked=pl.len(), dtype=pl.col("dtype").first())
-    means = mean_nll(shared_responses(scores)[0])
+    means = mean_nll(shared_responses(scores)[0] if kept is None else kept)
     table = marked.join(means.drop("dtype"), on=keys, how="left", maintain_order="left").with_columns(pl.col("responses").fill_null(0))
     return table.with_columns(unscored=pl.col("marked") - pl.col("responses")).select(means.columns)
 

@@ -234,13 +234,14 @@ def read_scores(
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
     rules: Sequence[str] | None = None,  # None: all
-) -> pl.DataFrame:  # columns of store.SCHEMA, one row a response
-    "All scores of a store, in the order of models, studies, rows and responses."
+    columns: Sequence[str] | None = None,  # of store.SCHEMA; None: all
+) -> pl.DataFrame:  # one row a response
+    "Scores of a store, in the order of models, studies, rows and responses."
     order = ["model", "format", "rule", "study", "row", "transcript", "response_index"]
-    return retried(lambda: scan_scores(store, models, formats, rules).sort(order).collect())
+    return retried(lambda: scan_scores(store, models, formats, rules).sort(order).select(columns or list(SCHEMA)).collect())
 
 # %% ../nbs/08a_store.ipynb #read-conditions
-CONDITIONS = ("dtype", "max_tokens", "code", "torch", "transformers", "tokenizers", "attention", "device")
+CONDITIONS = ("dtype", "max_tokens", "code", "torch", "transformers", "tokenizers", "attention", "compiled", "device")
 
 # %% ../nbs/08a_store.ipynb #read-conditions-2
 def read_conditions(
