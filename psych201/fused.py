@@ -96,12 +96,13 @@ def available() -> bool:
 # %% ../nbs/07e_fused.ipynb #blocks
 _PRECISION = "tf32x3"  # of products in float32
 _SIZES = {"float32": (64, 128, 32, 4), "half": (64, 128, 64, 4)}  # rows, words and width of a block; warps
+_PROGRAMS = 256  # that a GPU is to run
 
 
 def _blocks(dtype: torch.dtype, rows: int, words: int) -> tuple[int, int, int, int, int]:
     "Rows, words and width of a block, its warps, and words of a split (a whole number of blocks)."
     height, length, width, warps = _SIZES["float32" if dtype == torch.float32 else "half"]
-    splits = max(1, 256 // -(-rows // height))
+    splits = max(1, _PROGRAMS // -(-rows // height))
     return height, length, width, warps, -(-words // (splits * length)) * length
 
 # %% ../nbs/07e_fused.ipynb #fused-logprob

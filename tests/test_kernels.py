@@ -163,6 +163,25 @@ def test_the_fused_head_gives_what_the_plain_one_gives(rows, width, words, dtype
 
 
 @pytest.mark.skipif(not fused.available(), reason="no Triton here")
+@pytest.mark.parametrize("programs", [1, 3, 256])
+def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
+    "One program for all words, some, and one for each block; large logits come first, last and in between."
+    monkeypatch.setattr(fused, "_PROGRAMS", programs)
+    generator = torch.Generator().manual_seed(programs)
+    device, words = "cuda" if torch.cuda.is_available() else "cpu", 1500
+    hidden, weight = (torch.randn(n, 16, generator=generator) for n in (5, words))
+    rise = torch.stack([torch.linspace(-9, 9, words), torch.linspace(9, -9, words), 9 * torch.linspace(0, 20, words).sin()])
+    targets = torch.tensor([0, 1499, 700, 128, 1300])
+    for bias in rise:
+        logits = (hidden.double() @ weight.double().T + bias).log_softmax(1)
+        logprob, right, log_sum_exp, entropy = (found.cpu() for found in fused.fused_logprob(*(x.to(device) for x in (hidden, weight, targets, bias))))
+        torch.testing.assert_close(logprob.double(), logits.gather(1, targets[:, None])[:, 0], rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(entropy.double(), torch.special.entr(logits.exp()).sum(1), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(log_sum_exp.double(), (hidden.double() @ weight.double().T + bias).logsumexp(1), rtol=1e-5, atol=1e-4)
+        assert (right == (logits.argmax(1) == targets)).all()
+
+
+@pytest.mark.skipif(not fused.available(), reason="no Triton here")
 def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
     "A kernel that fails, or gives other numbers, is left for the plain head, and a warning says so."
     monkeypatch.setattr(predictions, "_has_kernel", lambda head: True)
