@@ -66,7 +66,7 @@ bench: install  ## measure speed and memory, write bench/RESULTS.md; up to 25 mi
 bench-full: install  ## the same with more repeats and every request of the other tools
 	python bench/run.py --full
 
-bench-gpu: install  ## measure speed and memory on a GPU (five minutes), then write bench/RESULTS.md
+bench-gpu: install  ## measure speed and memory on a GPU (seven minutes), then write bench/RESULTS.md
 	python bench/gpu.py
 	python bench/run.py --only
 

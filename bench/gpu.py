@@ -1,4 +1,4 @@
-"""Speed and memory on a GPU: `python bench/gpu.py --out bench/gpu.json`, about four minutes on an H100.
+"""Speed and memory on a GPU: `python bench/gpu.py --out bench/gpu.json`, about seven minutes on an H200.
 
 Random weights of published configurations: what is measured does not depend on what the weights say, and nothing is downloaded.
 """
