@@ -9,6 +9,9 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Triton's kernels run in its interpreter where there is no GPU.
 export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
 
+# analyses/organism.ipynb trains for ten minutes; pytest runs it with little effort, `make test-full` with all of it.
+NBDEV_TEST := nbdev-test --skip-file-re '^([_.]|organism)'
+
 .PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
 
 help:
@@ -37,15 +40,15 @@ demo: venv  ## score both packaged models on the sample and draw the figure
 	psych201 demo
 
 test: check  ## all tests: notebooks, pytest with slow ones
-	nbdev-test
+	$(NBDEV_TEST)
 	python -m pytest
 
 test-fast: check  ## without the slow tests
-	nbdev-test
+	$(NBDEV_TEST)
 	python -m pytest -m "not slow"
 
 test-full: check  ## all tests, kills and fuzzing in full; takes several times as long
-	nbdev-test
+	$(NBDEV_TEST)
 	PSYCH201_FULL=1 python -m pytest
 
 check: install  ## export and clean change nothing, README is current, style limits, lint

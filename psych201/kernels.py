@@ -124,8 +124,6 @@ def _packs(batch: Iterable[Tokens], budget: int) -> Iterator[list[Tokens]]:
             yield pack
             pack, size = [], 0
         pack, size = [*pack, tokens], size + len(tokens)
-        if alone:
-            size = budget
     if pack:
         yield pack
 

@@ -175,6 +175,7 @@ def test_mixed_precision(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = exact.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
     states = mixed.base_model(input_ids=ids[None], use_cache=False).last_hidden_state
+    assert {module.weight.dtype for module in mixed.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")} == {torch.bfloat16}
     assert is_mixed(mixed) and not is_mixed(exact) and not is_mixed(rounded)
     assert states.dtype == torch.float32 and mixed(input_ids=ids[None]).logits.dtype == torch.float32
     assert any("Router" in type(module).__name__ for module in mixed.modules()) or (states - cast).abs().max() < 1e-5
