@@ -113,6 +113,41 @@ def test_mixed_models_hold_the_truth_as_often_as_they_say(studies):
     assert abs(np.mean([fit.spread["slope"] ** 2 for fit in fits]) / 0.15**2 - 1) < 0.1
 
 
+@pytest.mark.parametrize("correlation, person, rest", [(-0.7, 0.6, 0.2), (0.7, 0.2, 0.6), (0.0, 0.5, 0.5)])
+def test_mixed_models_recover_how_studies_and_people_vary(correlation, person, rest):
+    "Values of people and studies of known spread: levels of 0.4 nats between studies under the base model, effects of 0.25."
+    random, studies, people = np.random.default_rng(5), 150, 12
+    level, slope = random.multivariate_normal([1, 0.1], [[0.16, correlation * 0.1], [correlation * 0.1, 0.0625]], studies).T
+    study = np.repeat(np.arange(studies), people)
+    own = level[study] + random.normal(0, person, len(study))
+    sides = [own + random.normal(0, rest, len(study)), own + slope[study] + random.normal(0, rest, len(study))]
+    rows = pl.concat([pl.DataFrame({"study": study.astype(str), "person": np.arange(len(study)).astype(str), "responses": 1, "post": post, "nll": nll})
+                      for post, nll in enumerate(sides)])
+    fit = mixed_model(rows)
+    assert fit.note == "" and fit.spread["correlation"] == pytest.approx(correlation, abs=0.25)
+    for name, truth in dict(study=0.4, slope=0.25, person=person, rest=rest).items():
+        assert fit.spread[name] == pytest.approx(truth, rel=0.15), name
+
+
+def test_a_mixed_model_says_when_searches_disagree(monkeypatch):
+    "Ends of which no two are alike leave a note; people enough are three more than studies."
+    import scipy.optimize
+
+    people, ends, minimize = two_conditions(np.random.default_rng(1), 5, 12), iter(range(9)), scipy.optimize.minimize
+
+    def elsewhere(goal, start, **how):
+        found = minimize(goal, start, **how)
+        found.fun += next(ends)
+        return found
+
+    assert mixed_model(people).note == ""
+    monkeypatch.setattr(scipy.optimize, "minimize", elsewhere)
+    assert mixed_model(people).note == "searches for the largest likelihood ended in different places"
+    few = pl.concat([people.filter(study=name).sort("person").head(2 * n) for n, name in zip((2, 2, 1), people["study"].unique().sort())])
+    with pytest.raises(ValueError, match="too few people to tell"):
+        mixed_model(few)
+
+
 def test_the_posterior_of_a_mixed_model_or_what_it_needs():
     "Where bambi is installed, REML and the posterior agree; elsewhere the message says how to get it."
     people = two_conditions(np.random.default_rng(1), 10, 12)
