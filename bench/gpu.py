@@ -45,6 +45,11 @@ WAYS = {  # name -> dtype, own attention and head, tokens read together (None: a
 LARGEST = {"own float32": 1e9}  # parameters
 
 
+def parameters(name: str) -> int:
+    with torch.device("meta"):
+        return sum(one.numel() for one in transformers.AutoModelForCausalLM.from_config(CONFIGS[name]).parameters())
+
+
 def text(tokens: int, words: int, seed: int) -> Tokens:
     "Random ids; a response of one token and its closing marker every 19 tokens, as in the two-armed bandit."
     start = np.arange(19, tokens - 2, 19)
@@ -137,15 +142,22 @@ def profile(name: str, way: str, tokens: int, top: int = 20) -> list[dict]:
     return [{"kernel": event.key[:110], "seconds": event.self_device_time_total / 1e6, "runs": event.count} for event in events[:top]]
 
 
+def check_alike(one: dict, others: list[dict]) -> None:
+    "Raises `ValueError` if a way with the same weights finds another mean NLL than the published one."
+    same = [other["mean_nll"] for other in others if (other["model"], other["tokens"], other["way"]) == (one["model"], one["tokens"], "published bfloat16") and "mean_nll" in other]
+    if "bfloat16" in one["way"] and "mean_nll" in one and any(abs(one["mean_nll"] - mean) > 0.02 for mean in same):
+        raise ValueError(f"{one['model']}, {one['tokens']} tokens: {one['way']} finds {one['mean_nll']:.4f} nats, the published way {same[0]:.4f}.")
+
+
 def speed(words, results: dict) -> None:
     "Adds what was measured to the results, and writes them after each model."
     for name in words.models:
-        for way in words.ways:
+        for way in (way for way in words.ways if parameters(name) < LARGEST.get(way, np.inf)):
             model = build(name, way)
-            size = sum(parameter.numel() for parameter in model.parameters())
-            for tokens in words.tokens if size < LARGEST.get(way, np.inf) else ():
+            for tokens in words.tokens:
                 one = {"model": name, "way": way, "tokens": tokens, "texts": LENGTHS[tokens]} | measure(model, way, tokens, words.repeats)
                 results["speed"].append(one)
+                check_alike(one, results["speed"])
                 rate, share = (np.nan, np.nan) if "failed" in one else (
                     LENGTHS[tokens] * tokens / one["seconds"], one["flops"] / one["seconds"] / results["peak"]["float32" if way == "own float32" else "bfloat16"])
                 print(f"{name:13} {way:26} {tokens:6} {rate:10,.0f} tokens/s {share:5.1%} {one.get('above_bytes', np.nan) / 1e9:6.2f} GB {one.get('failed', '')}", flush=True)
@@ -157,7 +169,7 @@ def speed(words, results: dict) -> None:
 
 
 def main(words) -> None:
-    results = {"machine": machine(), "when": time.strftime("%Y-%m-%d"), "peak": {name: peak(getattr(torch, name)) for name in ("bfloat16", "float32")}, "speed": []}
+    results = {"machine": machine(), "when": time.strftime("%Y-%m-%d"), "repeats": words.repeats, "peak": {name: peak(getattr(torch, name)) for name in ("bfloat16", "float32")}, "speed": []}
     print(json.dumps(results), flush=True)
     speed(words, results)
     results["kernels"] = {f"{name}, {way}": profile(name, way, 8_000) for name in words.profile for way in WAYS if "compiled" in way}

@@ -142,7 +142,7 @@ def gpu_section(gpu: dict, notes: str) -> list[str]:
     card, peak = gpu["machine"], gpu["peak"]
     about = (f"`python bench/gpu.py` wrote this on {gpu['when']}: {card['gpu']}, {card['memory_gib']} GiB, torch {card['torch']}, transformers {card['transformers']}, "
              f"triton {card['triton']}; product of two matrices of 8,192 rows: {peak['bfloat16'] / 1e12:.0f} TFLOP/s in bfloat16, {peak['float32'] / 1e12:.0f} in float32. "
-             "Random weights of published configurations, texts of random tokens; medians of two runs. Up to 16,384 tokens are read together.\n")
+             f"Random weights of published configurations, texts of random tokens; medians of {gpu['repeats']} runs. Up to 16,384 tokens are read together.\n")
     return ["\n## On a GPU\n", about, notes, table(["model", "tokens", "texts", "way", "tokens/s", "times the published way", "share of the peak", "GB above the weights"], gpu_rows(gpu))]
 
 

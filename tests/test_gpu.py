@@ -114,8 +114,8 @@ def test_options_of_several_tokens_are_those_of_the_cpu():
     assert largest_difference(expected, kernels.score_tokens(on_gpu(model), encoded)) < 3e-4
 
 
-@pytest.mark.parametrize("dtype, bound", [(torch.float32, 2e-5), (torch.bfloat16, 2e-5), (torch.float16, 2e-5)])
-def test_the_fused_head_of_a_large_vocabulary(dtype, bound):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_fused_head_of_a_large_vocabulary(dtype):
     "Held against float64 with the same rounded numbers; next to no memory, where the logits would take 300 MB."
     generator = torch.Generator("cuda").manual_seed(0)
     hidden, weight = (torch.randn(n, 640, generator=generator, device="cuda").to(dtype) for n in (301, 262_144))
@@ -128,11 +128,11 @@ def test_the_fused_head_of_a_large_vocabulary(dtype, bound):
     assert torch.cuda.max_memory_allocated() - before < 1e6
     logits = hidden.double() @ weight.double().T
     expected = logits.log_softmax(1)
-    torch.testing.assert_close(logprob.double(), expected.gather(1, targets[:, None])[:, 0], rtol=bound, atol=1e-4)
-    torch.testing.assert_close(log_sum_exp.double(), logits.logsumexp(1), rtol=bound, atol=1e-4)
-    torch.testing.assert_close(entropy.double(), torch.special.entr(expected.exp()).sum(1), rtol=bound, atol=1e-4)
+    torch.testing.assert_close(logprob.double(), expected.gather(1, targets[:, None])[:, 0], rtol=2e-5, atol=1e-4)
+    torch.testing.assert_close(log_sum_exp.double(), logits.logsumexp(1), rtol=2e-5, atol=1e-4)
+    torch.testing.assert_close(entropy.double(), torch.special.entr(expected.exp()).sum(1), rtol=2e-5, atol=1e-4)
     plain = head.linear_logprob(head.Head(weight), hidden, targets)
-    torch.testing.assert_close(logprob, plain.logprob, rtol=bound, atol=1e-4)
+    torch.testing.assert_close(logprob, plain.logprob, rtol=2e-5, atol=1e-4)
     best = logits.argmax(1)
     assert fused.fused_logprob(hidden, weight, best)[1].all() and right.sum() == (best == targets).sum()
 
