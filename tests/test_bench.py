@@ -94,6 +94,7 @@ def test_what_fails_is_reported_and_is_no_goal_reached():
         assert len(run.goal_rows(results)) == len(run.goal_rows(good)) and (after < before or name in ("parts", "participants"))
     for one in good["speed"]:
         one["seconds"].pop(run.WAYS[0], None)
+        one["seconds"].pop(run.WAYS[-1], None)  # compiled layers are not measured at every length
         one["published"] = "does not fit: 9 GB"
     report = run.report(good, "")
     assert report.count("does not fit: 9 GB") == len(good["speed"]) and report.count("against the published way | ") == len(run.GOALS)
