@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'PAGE', 'COLUMN', 'GREY', 'STYLE', 'PANELS', 'canvas', 'with_cards', 'billions', 'size_axis', 'short_names',
-           'wrapped', 'legend', 'counts_line', 'computed_in', 'save']
+           'pair_names', 'wrapped', 'legend', 'counts_line', 'computed_in', 'save']
 
 # %% ../nbs/11_drawing.ipynb #from-pathlib-import-path
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,10 +84,11 @@ def billions(
 
 # %% ../nbs/11_drawing.ipynb #size-axis
 def _ticks(sizes: list[float], room: float = 0.22) -> list[float]:
-    "Sizes, rising, of which each is at least `room` of the axis away from the one before."
-    span, kept = math.log(max(sizes) * 4 / min(sizes)), []
+    "The smallest and the largest size, and those between that are at least `room` of the axis away from both neighbours."
+    last, kept = max(sizes), [min(sizes)]
+    least = room * math.log(last * 4 / kept[0])
     for size in sorted(sizes):
-        if not kept or math.log(size / kept[-1]) >= room * span:
+        if math.log(size / kept[-1]) >= least and (size == last or math.log(last / size) >= least):
             kept.append(size)
     return kept
 
@@ -116,6 +117,16 @@ def short_names(
     "Names that fit beside a panel."
     short = [_short(name) for name in models]
     return [one if short.count(one) == 1 else name for one, name in zip(short, models)]
+
+
+def pair_names(
+    pairs: Iterable[tuple[str, str]],  # (post-trained, base)
+) -> list[str]:  # as many; no two the same
+    "Pairs as 'post less base', in names that are apart among all of them."
+    pairs = list(pairs)
+    models = list(dict.fromkeys(model for pair in pairs for model in pair))
+    names = dict(zip(models, short_names(models)))
+    return [f"{names[post]} less {names[base]}" for post, base in pairs]
 
 # %% ../nbs/11_drawing.ipynb #wrapped
 def wrapped(

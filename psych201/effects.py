@@ -11,12 +11,12 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from .cards import card
-from .drawing import PAGE, TYPES, canvas, short_names, wrapped
+from .drawing import PAGE, TYPES, canvas, legend, pair_names, short_names, wrapped
 from .paired import known_interval
 
 # %% ../nbs/11b_effects.ipynb #forest-row
-def _forest_row(axes, place: int, row: dict, colour: str) -> None:
-    "One effect, or the reason why there is none; at the right margin what it rests on."
+def _forest_row(axes, place: int, row: dict, colour: str, narrow: bool) -> None:
+    "One effect, or the reason why there is none; at the right margin, or below, what it rests on."
     if pd.isna(row["estimate"]):
         axes.annotate(row.get("note") or "not scored", (0, place), (4, 0), ("axes fraction", "data"), "offset points",
                       va="center", fontsize=6, color="#777777", style="italic")
@@ -25,7 +25,18 @@ def _forest_row(axes, place: int, row: dict, colour: str) -> None:
     if not pd.isna(row["low"]):
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2 if row["total"] else 1, solid_capstyle="butt")
     axes.plot(row["estimate"], place, marker="D" if row["total"] else "o", markersize=5 if row["total"] else 4, color=colour)
-    axes.annotate(row["rests"], (1, place), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=6, color="#555555")
+    spot, room, size = ((0, place + 0.36), (3, 0), 5) if narrow else ((1, place), (4, 0), 6)
+    axes.annotate(row["rests"], spot, room, ("axes fraction", "data"), "offset points", va="center", fontsize=size, color="#555555")
+
+# %% ../nbs/11b_effects.ipynb #forest-block
+def _forest_block(axes, title: str, rows: list[dict], narrow: bool) -> None:
+    "The rows of one group."
+    axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
+    for place, row in enumerate(rows):
+        _forest_row(axes, place, row, row["colour"], narrow)
+    axes.set_yticks(range(len(rows)), [wrapped(row["label"], 1.1, 6) if narrow else row["label"] for row in rows], fontsize=6 if narrow else 7)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_title(title, loc="left")
 
 # %% ../nbs/11b_effects.ipynb #forest
 def forest(
@@ -41,15 +52,11 @@ def forest(
         table["points"] = [[]] * len(table)
     groups = list(dict.fromkeys(table["group"]))
     blocks = [table[table["group"] == group].to_dict("records") for group in groups]
-    height = 0.6 + sum(0.25 + 0.17 * len(rows) for rows in blocks)
+    narrow = width < 5
+    height = 0.6 + sum(0.25 + (0.32 if narrow else 0.17) * len(rows) for rows in blocks)
     with canvas(len(groups), 1, width, height, sharex=True, height_ratios=[len(rows) + 1 for rows in blocks]) as (figure, panels):
         for axes, group, rows in zip(panels.flat, groups, blocks):
-            axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
-            for place, row in enumerate(rows):
-                _forest_row(axes, place, row, row["colour"])
-            axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.set_title(wrapped(group, width - 1.5), loc="left")
+            _forest_block(axes, wrapped(group, width - 1.5), rows, narrow)
         figure.supxlabel(wrapped(label, 0.9 * width), fontsize=8)
     return figure
 
@@ -57,7 +64,8 @@ def forest(
 def _counts(row: dict) -> str:
     "What a difference rests on."
     dropped = f", {row['dropped']:,} dropped" if row["dropped"] else ""
-    return f"{row['participants']:,} people, {row['responses']:,} responses{dropped}"
+    studies = f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}, " if "arm" in row else ""
+    return f"{studies}{row['participants']:,} people, {row['responses']:,} responses{dropped}"
 
 # %% ../nbs/11b_effects.ipynb #mean-label
 def _mean_label(row: dict) -> str:
@@ -69,18 +77,24 @@ def _mean_label(row: dict) -> str:
 _AXIS = "Difference in NLL (nats per response); right of 0: worse at predicting people"
 
 
-def _effect_row(row: dict) -> dict:
+def _names(table: pl.DataFrame) -> dict[tuple, str]:
+    "(post, base) -> the name of a pair, apart from all others in the table."
+    pairs = table.select("post", "base").unique(maintain_order=True).rows()
+    return dict(zip(pairs, pair_names(pairs)))
+
+
+def _effect_row(row: dict, names: dict) -> dict:
     "What every row of a pair has in a forest."
-    post, base = short_names([row["post"], row["base"]])
     label, colour, _ = TYPES[card(row["post"]).type]
-    return {"pair": f"{post} less {base}", "kind": label, "estimate": row["difference"], "low": row["low"], "high": row["high"],
+    return {"pair": names[row["post"], row["base"]], "kind": label, "estimate": row["difference"], "low": row["low"], "high": row["high"],
             "colour": colour, "rests": "" if row["difference"] is None else _counts(row)}
 
 # %% ../nbs/11b_effects.ipynb #every-row
 def _by_study(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
     "A block for each pair: its studies, and their mean."
-    rows = [_effect_row(row) | {"label": row["study"], "total": False} for row in effects.to_dicts()]
-    rows += [_effect_row(row) | {"label": _mean_label(row), "total": True} for row in map(known_interval, means.to_dicts())]
+    names = _names(means)
+    rows = [_effect_row(row, names) | {"label": row["study"], "total": False} for row in effects.to_dicts()]
+    rows += [_effect_row(row, names) | {"label": _mean_label(row), "total": True} for row in map(known_interval, means.to_dicts())]
     return pd.DataFrame(rows).assign(note="no response that both scored").rename(columns={"pair": "group"})
 
 # %% ../nbs/11b_effects.ipynb #pair-rows
@@ -88,13 +102,20 @@ def _by_pair(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
     "A block for each kind of post-training, a row for each pair by its post-trained model, the largest effect first."
     studies = effects.drop_nulls("difference").group_by("post", "base").agg("difference")
     points = {(post, base): found for post, base, found in studies.rows()}
-    posts = means["post"].to_list()
-    rows = [_effect_row(row) | {"label": name if posts.count(row["post"]) == 1 else _effect_row(row)["pair"],
-                                "points": points.get((row["post"], row["base"]), []), "rests": f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}"}
-            for name, row in zip(short_names(posts), map(known_interval, means.to_dicts()))]
+    posts, names = means["post"].to_list(), _names(means)
+    single = dict(zip(dict.fromkeys(posts), short_names(list(dict.fromkeys(posts)))))
+    rows = [_effect_row(row, names) | {"label": single[row["post"]] if posts.count(row["post"]) == 1 else names[row["post"], row["base"]],
+                                       "points": points.get((row["post"], row["base"]), []), "rests": f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}"}
+            for row in map(known_interval, means.to_dicts())]
     order = [label for label, _, _ in TYPES.values()]
     table = pd.DataFrame(rows).assign(total=True, note="no response that both scored", place=lambda t: t["kind"].map(order.index))
     return table.sort_values(["place", "estimate"], ascending=[True, False]).rename(columns={"kind": "group"})
+
+# %% ../nbs/11b_effects.ipynb #with-types
+def _with_types(figure: Figure, table: pl.DataFrame) -> Figure:
+    "Adds what the colours mean."
+    legend(figure, {card(post).type for post in table["post"]}, hollow=False, lines=False)
+    return figure
 
 # %% ../nbs/11b_effects.ipynb #misalignment
 def misalignment_forest(
@@ -104,17 +125,19 @@ def misalignment_forest(
     most: int = 60,  # rows of studies; if there are more, one row a pair
 ) -> Figure:
     "Paired differences of post-trained models from their base models, by study and over studies, with intervals."
-    rows = _by_study if len(effects) <= most else _by_pair
-    return forest(rows(effects, means) if len(means) else pd.DataFrame(), _AXIS, width)
+    if len(effects) > most:
+        return forest(_by_pair(effects, means) if len(means) else pd.DataFrame(), _AXIS, width)
+    return _with_types(forest(_by_study(effects, means) if len(means) else pd.DataFrame(), _AXIS, width), means)
 
 # %% ../nbs/11b_effects.ipynb #arm-rows
 def _of_arm(kind: str, label: str, rows: pl.DataFrame) -> dict:
     "One arm of one kind of post-training: its pairs, their mean, and how many are right of zero."
     found = rows.drop_nulls("difference")
     name, colour, _ = TYPES[kind]
-    above, sure = (found["difference"] > 0).sum(), (found["low"] > 0).sum()
+    above, sure, lacking = (found["difference"] > 0).sum(), (found["low"] > 0).sum(), len(rows) - len(found)
+    reasons = list(dict.fromkeys(note.split(";")[0] for note in rows["note"] if note))
     return {"group": name, "label": label, "estimate": found["difference"].mean(), "low": None, "high": None, "points": found["difference"].to_list(), "colour": colour,
-            "total": True, "rests": f"{above} of {len(found)} pairs, {sure} with their interval", "note": rows["note"][0].split(";")[0]}
+            "total": True, "rests": f"{above} of {len(found)} pairs, {sure} with their interval" + f"; {lacking} without" * bool(lacking), "note": ", or ".join(reasons)}
 
 
 def _by_arm(table: pl.DataFrame) -> pd.DataFrame:
@@ -122,6 +145,16 @@ def _by_arm(table: pl.DataFrame) -> pd.DataFrame:
     table = table.with_columns(kind=pl.col("post").map_elements(lambda post: card(post).type, return_dtype=pl.String))
     groups = table.group_by("kind", "label", maintain_order=True)
     return pd.DataFrame(sorted((_of_arm(*names, rows) for names, rows in groups), key=lambda row: [label for label, _, _ in TYPES.values()].index(row["group"])))
+
+# %% ../nbs/11b_effects.ipynb #arms-of-pair
+def _arms_of_pair(rows: list[dict], names: dict) -> list[dict]:
+    "A block of the arms of one pair, with what its intervals are about."
+    known = [row["interval"] == "these studies, other people" for row in rows if row["difference"] is not None]
+    these = bool(known) and all(known)
+    about = "other people in these studies" if these else "other people and other studies"
+    label = lambda row: row["label"] + (", these studies" if row["interval"] == "these studies, other people" and not these else "")
+    each = [_effect_row(row, names) | {"label": label(row), "note": row["note"].split(";")[0]} for row in rows]
+    return [row | {"group": f"{row['pair']} (intervals: {about})" if known else row["pair"]} for row in each]
 
 # %% ../nbs/11b_effects.ipynb #robustness
 def robustness_forest(
@@ -132,5 +165,6 @@ def robustness_forest(
     "The effect of post-training under each way to measure it, with intervals; a row without an effect says why."
     if len(table) > most:
         return forest(_by_arm(table), _AXIS, width)
-    rows = [_effect_row(row) | {"label": row["label"], "note": row["note"].split(";")[0]} for row in table.to_dicts()]
-    return forest(pd.DataFrame(rows).rename(columns={"pair": "group"}), _AXIS, width)
+    blocks, names = table.partition_by("post", "base", maintain_order=True), _names(table)
+    rows = [row for block in blocks for row in _arms_of_pair(block.to_dicts(), names)]
+    return _with_types(forest(pd.DataFrame(rows), _AXIS, width), table)

@@ -131,6 +131,20 @@ def _make_attention_copy(attention: torch.nn.Module) -> None:
     attention.o_proj.weight.copy_(attention.v_proj.weight.T)
     attention.k_proj.weight.copy_(attention.q_proj.weight)
 
+# %% ../nbs/14_organism.ipynb #near-numbers
+@torch.no_grad()
+def _make_near_numbers_alike(
+    embedding: torch.nn.Embedding,  # of the tokens of...
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    ratio: float = 0.5,  # logarithms this far apart have a correlation of exp(-1/2)
+) -> None:
+    "Embeddings of numbers whose inner product falls with their ratio."
+    values = {i: int(token) for token, i in tokenizer.get_vocab().items() if token.isdecimal()}
+    logs = torch.log1p(torch.tensor([*values.values()], dtype=torch.float32))
+    pitch, phase = torch.randn(embedding.embedding_dim) / ratio, 2 * torch.pi * torch.rand(embedding.embedding_dim)
+    spread = embedding.weight.std() * 2 ** 0.5
+    embedding.weight[[*values]] = spread * torch.cos(logs[:, None] * pitch + phase)
+
 # %% ../nbs/14_organism.ipynb #new-model
 def new_model(
     tokenizer: transformers.PreTrainedTokenizerFast,
@@ -138,7 +152,7 @@ def new_model(
     width: int = 64,
     layers: int = 3,
 ) -> transformers.LlamaForCausalLM:
-    "An untrained model whose attention copies."
+    "An untrained model whose attention copies, and to which near numbers look alike."
     torch.manual_seed(seed)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
@@ -146,6 +160,7 @@ def new_model(
         rope_parameters={"rope_type": "default", "rope_theta": 50.0}, bos_token_id=0, eos_token_id=0, pad_token_id=0))
     for layer in model.model.layers:
         _make_attention_copy(layer.self_attn)
+    _make_near_numbers_alike(model.model.embed_tokens, tokenizer)
     return model
 
 # %% ../nbs/14_organism.ipynb #batch

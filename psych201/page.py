@@ -114,16 +114,21 @@ def write_page(
     title: str,
     about: str,  # a sentence or two below the title
     gaps: Iterable[Gap] = (),  # beside those noted in the folder
+    since: float = 0,  # seconds since 1970; what is older comes last, as of an earlier run
 ) -> Path:  # index.html in the folder
     "Writes the page of a run."
-    pictures, tables = _pictures(folder), sorted((folder / "tables").glob("*.csv"))
-    notebooks = sorted((folder / "notebooks").glob("*.ipynb"))
+    every = [*_pictures(folder), *sorted((folder / "tables").glob("*.csv")), *sorted((folder / "notebooks").glob("*.ipynb"))]
+    new = [one for one in every if one.stat().st_mtime >= since]
+    pictures, tables, notebooks = ([one for one in new if one.suffix == ending] for ending in (".png", ".csv", ".ipynb"))
     links = "".join(f'<a href="#{html.escape(one.stem)}">{html.escape(CAPTIONS.get(one.stem, (one.stem,))[0])}</a>' for one in pictures)
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><nav>{links}</nav>", _gaps([*read_gaps(folder), *gaps]), *(_figure(folder, one) for one in pictures)]
     if tables:
         parts.append("<h2>Tables</h2>" + "".join(_table(folder, one) for one in tables))
     if notebooks:
         parts.append("<h2>Notebooks</h2><ul>" + "".join(f"<li>{_link(folder, one, one.name)}</li>" for one in notebooks) + "</ul>")
+    if old := [one for one in every if one not in new]:
+        parts.append("<h2>Of earlier runs</h2><p>In this folder, but not made now; their models and settings may have been others.</p><ul>"
+                     + "".join(f"<li>{_link(folder, one, one.relative_to(folder).as_posix())}</li>" for one in old) + "</ul>")
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     path = folder / "index.html"
     path.write_text(f"{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n", encoding="utf-8")

@@ -62,7 +62,7 @@ def people_interval(
     return {"se": robust["se"], "low": wild["low"], "high": wild["high"], "interval": "wild bootstrap"}
 
 # %% ../nbs/10e_paired.ipynb #paired-schema
-PAIRED = {**EFFECTS, "participants": pl.Int64, "se": pl.Float64, "low": pl.Float64, "high": pl.Float64, "interval": pl.String,
+PAIRED = {**EFFECTS, "se": pl.Float64, "low": pl.Float64, "high": pl.Float64, "interval": pl.String,
           "d_z": pl.Float64}  # columns of paired_effects
 
 # %% ../nbs/10e_paired.ipynb #paired-effects
@@ -79,7 +79,7 @@ def paired_effects(
         for (study,), people in by_person(differences).group_by("study", maintain_order=True):
             each = differences.filter(study=study)["difference"]
             spread = each.std() if len(each) > 1 else 0.0
-            rows.append({"post": post, "base": base, "study": study, "participants": len(people),
+            rows.append({"post": post, "base": base, "study": study,
                          **people_interval(people["difference"].to_numpy(), people["responses"].to_numpy(), level),
                          "d_z": each.mean() / spread if spread > 1e-12 * each.abs().max() else None})
     more = pl.DataFrame(rows, schema={name: kind for name, kind in PAIRED.items() if name not in EFFECTS or name in ("post", "base", "study")})

@@ -7,13 +7,17 @@ __all__ = ['ANALYSES', 'choose_analyses', 'draw_paper', 'draw_published']
 
 # %% ../nbs/13_papers.ipynb #imports
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from papermill import inspect_notebook
 
-from .page import note_gap, write_page
+from .analysis import scored_models
+from .cards import did_you_mean
+from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
+from .upkeep import version_notes
 
 # %% ../nbs/13_papers.ipynb #analyses
 ANALYSES = {
@@ -46,11 +50,16 @@ def _run(name: str, output: Path, parameters: dict) -> Path | None:
         given = {key: value for key, value in parameters.items() if key in known}
         return run_notebook(name, output / "notebooks" / f"{name}.ipynb", given, verbose=False)
     except WorkbenchError as error:
-        if name == "nll_by_size":
-            raise
         for figure in ANALYSES[name]:
             note_gap(output, figure, f"its notebook failed: {error}")
         return None
+
+# %% ../nbs/13_papers.ipynb #not-scored
+def _not_scored(scores: Path, wanted: Iterable[str], format: str, rule: str) -> list[Gap]:
+    "Models that were asked for and are not in the store; raises `StoreError` if it holds nothing at all."
+    missing = set(wanted) - set(scored_models(scores, (), format, rule))
+    ask = {"format": "" if format == "plain" else f" --format {format}", "rule": "" if rule == "span" else f" --rule {rule}"}
+    return [Gap(name, f"not scored; {did_you_mean(name)}psych201 score {name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
 
 # %% ../nbs/13_papers.ipynb #draw-paper
 def draw_paper(
@@ -63,20 +72,27 @@ def draw_paper(
     figures: Iterable[str] | None = None,  # None: all
     sources: Sequence[str] = (),  # of the transcripts, for ages and nationalities; none: not shown
 ) -> Path:  # the page
-    "Draws the figures of the paper from a store and writes their page."
-    chosen = choose_analyses(figures)
-    given = dict(data=str(scores), output=str(output), models=list(models), format=format, rule=rule, pairs=[list(pair) for pair in pairs], sources=list(sources))
+    "Draws the figures of the paper from a store and writes their page; raises `StoreError` if none of the models is in it."
+    chosen, begun = choose_analyses(figures), time.time() - 1
+    gaps = _not_scored(scores, [*models, *sum(map(list, pairs), [])], format, rule)
+    for gap in gaps:
+        print(f"Missing:   {gap.what}: {gap.why}", file=sys.stderr)
+    there = [model for model in models if model not in {gap.what for gap in gaps}]
+    for note in version_notes(scores, there or list(models) or None, [format], [rule]):
+        print(note, file=sys.stderr)
+    given = dict(data=str(scores), output=str(output), models=there, format=format, rule=rule, pairs=[list(pair) for pair in pairs], sources=list(sources))
     for place, name in enumerate(chosen):
         print(f"{name} ({place + 1} of {len(chosen)})", file=sys.stderr)
         _run(name, output, given)
     what = f"{', '.join(models) or 'all models of the store'}, format {format}, rule {rule}"
-    return write_page(output, "How human-like?", f"Scores of {scores}: {what}. Lower NLL is more human-like; the published points are grey.")
+    return write_page(output, "How human-like?", f"Scores of {scores}: {what}. Lower NLL is more human-like; the published points are grey.", gaps, begun)
 
 # %% ../nbs/13_papers.ipynb #draw-published
 def draw_published(
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
 ) -> Path:  # the page
     "Draws the figures from the published numbers alone."
+    begun = time.time() - 1
     run_notebook("published", output / "notebooks" / "published.ipynb", {"output": str(output)}, verbose=False)
     return write_page(output, "Post-training makes large language models less human-like",
-                      "The figures of arXiv 2605.07632, drawn from its published numbers; intervals and tests are psych201's.")
+                      "The figures of arXiv 2605.07632, drawn from its published numbers; intervals and tests are psych201's.", since=begun)

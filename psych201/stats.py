@@ -180,12 +180,13 @@ def misalignment(
             both = kept.filter(study=study)
             effect = _effect(*(both.filter(model=model)["nll"].to_numpy() for model in (post, base)), ddof)
             dropped = marked.select(RESPONSE).n_unique() - effect["responses"]
-            rows.append({"post": post, "base": base, "study": study, "dropped": dropped, "dtype": dtype, "warning": warning, **effect})
+            rows.append({"post": post, "base": base, "study": study, "participants": both["person"].n_unique(),
+                         "dropped": dropped, "dtype": dtype, "warning": warning, **effect})
     return pl.DataFrame(rows, schema=EFFECTS)
 
 # %% ../nbs/10_stats.ipynb #effects
 EFFECTS = {
-    "post": pl.String, "base": pl.String, "study": pl.String, "responses": pl.Int64, "dropped": pl.Int64,
+    "post": pl.String, "base": pl.String, "study": pl.String, "participants": pl.Int64, "responses": pl.Int64, "dropped": pl.Int64,
     "nll_base": pl.Float64, "nll_post": pl.Float64, "difference": pl.Float64, "cohens_d": pl.Float64,
     "dtype": pl.String, "warning": pl.String,
 }  # columns of misalignment
@@ -194,12 +195,13 @@ EFFECTS = {
 def mean_misalignment(
     effects: pl.DataFrame,  # from misalignment
     min_studies: int = 1,  # pairs with fewer have no mean
-) -> pl.DataFrame:  # post, base, studies, undefined, responses, dropped, difference (nats), cohens_d, dtype, warning
+) -> pl.DataFrame:  # post, base, studies, undefined, participants, responses, dropped, difference (nats), cohens_d, dtype, warning
     "Mean effect of each pair over its studies, every study weighing the same."
     d = pl.col("cohens_d").fill_nan(None)
     enough = d.count() >= min_studies
     return effects.group_by("post", "base", maintain_order=True).agg(
-        studies=d.count(), undefined=d.null_count(), responses=pl.col("responses").filter(d.is_not_null()).sum(),
+        studies=d.count(), undefined=d.null_count(), participants=pl.col("participants").filter(d.is_not_null()).sum(),
+        responses=pl.col("responses").filter(d.is_not_null()).sum(),
         dropped=pl.col("dropped").sum(), difference=pl.when(enough).then(pl.col("difference").filter(d.is_not_null()).mean()),
         cohens_d=pl.when(enough).then(d.mean()), dtype=pl.col("dtype").first(), warning=pl.col("warning").first())
 

@@ -105,17 +105,12 @@ def _paper_command(arguments: argparse.Namespace) -> int:
     output = output if (format, rule) == ("plain", "span") else output / f"{format}-{rule}"
     from psych201.cards import pairs_among
     from psych201.papers import choose_analyses, draw_paper
-    from psych201.store import find_shards
-    from psych201.upkeep import version_notes
 
     choose_analyses(arguments.figures)
     pairs = [_stored_names(pair) for pair in arguments.pair or []]
     pairs_among([], pairs)
     if arguments.data:
         check_data(arguments.data)
-    find_shards(scores, [*(models or []), *sum(pairs, [])] or None, [format], [rule])
-    for note in version_notes(scores, models, [format], [rule]):
-        print(note, file=sys.stderr)
     page = draw_paper(scores, output, models or [], format, rule, pairs, arguments.figures, arguments.data or [])
     _report_page(page, output)
     if (output / "tables" / "mean_nll.csv").exists():

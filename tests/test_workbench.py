@@ -105,7 +105,9 @@ def test_a_pair_of_ones_own(tmp_path, run):
     assert table["difference"][0] == pytest.approx(means["tiny-gemma"] - means["tiny-llama"])
     status, out, err = run("paper", *words, "--figures", "misalignment")
     assert status == 0 and "Missing:   misalignment" in out and not list((tmp_path / "figures").glob("misalignment*"))
-    for wrong, message in ((["--pair", "tiny-llama", "tiny-llama"], "not tiny-llama and tiny-llama"), (["--pair", "tiny-llama", "mine"], "holds no scores of mine"),
+    status, out, err = run("paper", *words, "--pair", "tiny-llama", "mine", "--figures", "misalignment")
+    assert status == 0 and "Missing:   mine: not scored" in err and "mine</b>: not scored" in (tmp_path / "index.html").read_text()
+    for wrong, message in ((["--pair", "tiny-llama", "tiny-llama"], "not tiny-llama and tiny-llama"), (["--models", "mine"], "holds no scores of mine"),
                            (["--figures", "fig2"], "No figure fig2. There are: nll_by_size")):
         status, out, err = run("paper", *words, *wrong)
         assert status == 1 and message in err
@@ -114,13 +116,18 @@ def test_a_pair_of_ones_own(tmp_path, run):
 def test_the_published_figures(tmp_path, run):
     "Without scores; the numbers beside each figure are the published ones."
     status, out, err = run("paper", "--published", "--output", str(tmp_path))
-    assert status == 0 and "Missing" not in out
+    assert status == 0 and [line.split(":")[1].strip() for line in out.splitlines() if line.startswith("Missing")] == ["behaviour", "code_math"]
     drawn = {path.stem: pd.read_csv(path) for path in (tmp_path / "figures").glob("*.csv")}
     assert (tmp_path / "index.html").read_text().count("<img ") == len(drawn) == 7
+    levels = drawn["generations"].query("panel == 'base models'")
+    assert levels["mean_nll"].tolist() == pytest.approx(reference.reference("scaling")["value"].to_list())
+    drawn["generations"] = drawn["generations"].query("panel == 'pairs'")
     for figure, name, column in (("data_set", "data_set", "value"), ("nll_by_size", "nll", "mean_nll"), ("generations", "generations", "cohens_d"), ("persona", "persona", "cohens_d"),
                                  ("accuracy", "accuracy", "accuracy"), ("template", "template", "mean_nll")):
         published = reference.reference(name)
         assert drawn[figure][column].tolist() == pytest.approx(published["value" if "value" in published.columns else column].to_list())
+    domains = pd.read_csv(tmp_path / "tables" / "domains.csv")
+    assert domains["cohens_d"].round(4).tolist() == [.0575, .0721, .0831, .0831, .0867, .1233, .1781] and (domains["low"].isna() == (domains["beyond"] > 0)).all()
     assert pd.read_csv(tmp_path / "tables" / "generations.csv")["mean"].round(4).tolist() == [0.0234, 0.0433, 0.1300, 0.1593]
 
 
