@@ -67,7 +67,7 @@ def _exact_options(store: Path, post: str, base: str) -> pl.DataFrame:
 _BOTH, _OPTIONS = "scores of both models (format plain, rule span)", "options of both models; free answers have none"
 ARMS: dict[str, tuple[str, Callable, str]] = {
     "published": ("as published", _published, "scores of both models by the rule paper"),
-    "exact": ("exact spans, nothing cut", _exact, _BOTH),
+    "exact": ("exact spans, no character cut", _exact, _BOTH),
     "closing": ("with the closing marker", _closing, _BOTH),
     "options_exact": ("exact spans, where options are known", _exact_options, _OPTIONS),
     "options": ("among the options", _options, _OPTIONS),
@@ -85,6 +85,8 @@ def _one_arm(store: Path, arm: str, post: str, base: str, draws: int, seed: int)
     except StoreError:
         return {"note": f"needs {ARMS[arm][2]}"}
     found = paired_means(scores, [(post, base)], draws, seed).row(0, named=True)
+    if ARMS[arm][2] == _OPTIONS:
+        found["dropped"] = _exact(store, post, base).select(RESPONSE).n_unique() - found["responses"]
     if found["difference"] is None:
         return found | {"note": "no response that both models scored" + (", or a single person" if arm.startswith("temperature") else "")}
     return known_interval(found)

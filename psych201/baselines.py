@@ -15,7 +15,7 @@ from math import log
 import polars as pl
 
 from .cards import BASELINE_NAMES, card
-from .options import MOST_OPTIONS, distinct_responses
+from .options import MOST_OPTIONS, distinct_responses, option_counts
 from .scorers import response_rows, source_hash
 from .shards import RESPONSES, Identity, fingerprint
 from .transcripts import Transcript
@@ -59,26 +59,27 @@ class _Baseline:
 # %% ../nbs/08c_baselines.ipynb #uniform
 @dataclass(frozen=True)
 class UniformBaseline(_Baseline):
-    "Every distinct response of an experiment is equally likely."
+    "Every option that a person had is equally likely."
     options: dict[tuple[str, str], list[str]]  # from distinct_responses
+    sizes: dict[tuple[str, str], int]  # from option_counts
     name: str = "baseline:uniform"
     card: dict = field(default_factory=lambda: vars(card("baseline:uniform")))
 
     def identity(self) -> Identity:
-        return _identity("log(number of distinct responses)")
+        return _identity("log(number of options of a person)")
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, str], str]:
-        "A digest of the options of each experiment."
-        return {experiment: fingerprint(options) for experiment, options in self.options.items()}
+        "A digest of the options of each experiment, and of how many of them a person had."
+        return {experiment: fingerprint([*options, self.sizes[experiment]]) for experiment, options in self.options.items()}
 
     def digest(self, transcript: Transcript) -> str:
         return f"{self.context(transcript.study, transcript.experiment)}-{transcript.digest}"
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
-        options, n = self.options[transcript.study, transcript.experiment], len(transcript.responses)
-        k = max(1, len(options))
-        return _values(transcript.responses, [1.0] * n, [k] * n, [0.0] * n, [[1.0] * k if _few(options) else None] * n)
+        experiment, n = (transcript.study, transcript.experiment), len(transcript.responses)
+        options, k = self.options[experiment], max(1, self.sizes[experiment])
+        return _values(transcript.responses, [1.0] * n, [k] * n, [0.0] * n, [[1.0] * len(options) if _few(options) else None] * n)
 
 # %% ../nbs/08c_baselines.ipynb #response-counts
 def response_counts(
@@ -138,16 +139,17 @@ class MarginalBaseline(_Baseline):
 # %% ../nbs/08c_baselines.ipynb #earlier
 @dataclass(frozen=True)
 class EarlierBaseline(UniformBaseline):
-    "A response is as likely as the participant gave it so far, with one answer spread over all options."
+    "A response is as likely as the participant gave it so far, with one answer spread over the options of a person."
     name: str = "baseline:earlier"
     card: dict = field(default_factory=lambda: vars(card("baseline:earlier")))
 
     def identity(self) -> Identity:
-        return _identity("frequency among earlier answers of the session, one answer spread over all options")
+        return _identity("frequency among earlier answers of the session, one answer spread over the options of a person")
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
         options, seen = self.options[transcript.study, transcript.experiment], Counter()
-        bit, s, before = 1 / max(1, len(options)), -log(max(1, len(options))), []
+        k = max(1, self.sizes[transcript.study, transcript.experiment])
+        bit, s, before = 1 / k, -log(k), []
         for response in transcript.responses:
             before.append((seen[response] + bit, seen.total() + 1, s, [seen[option] + bit for option in options] if _few(options) else None))
             if response:
@@ -156,7 +158,7 @@ class EarlierBaseline(UniformBaseline):
         return _values(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
 # %% ../nbs/08c_baselines.ipynb #make-baseline
-_MADE_FROM = [(UniformBaseline, distinct_responses), (MarginalBaseline, response_counts), (EarlierBaseline, distinct_responses)]
+_MADE_FROM = [(UniformBaseline, distinct_responses, option_counts), (MarginalBaseline, response_counts), (EarlierBaseline, distinct_responses, option_counts)]
 BASELINES = dict(zip(BASELINE_NAMES, _MADE_FROM, strict=True))  # name -> scorer, and what of a data set it is made from
 
 # %% ../nbs/08c_baselines.ipynb #make-baseline-2
@@ -167,5 +169,5 @@ def make_baseline(
     "A baseline, fitted to a data set; raises `ValueError` for an unknown name."
     if name not in BASELINES:
         raise ValueError(f"No baseline {name!r}. There are: {', '.join(BASELINES)}.")
-    scorer, made_from = BASELINES[name]
-    return scorer(made_from(transcripts))
+    (scorer, *made_from), whole = BASELINES[name], list(transcripts)
+    return scorer(*(make(whole) for make in made_from))

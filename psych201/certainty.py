@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .drawing import GREY, PAGE, TYPES, canvas, legend, short_names, with_cards, wrapped
+from .drawing import GREY, PAGE, TYPES, canvas, counts_line, end_labels, legend, short_names, with_cards, wrapped
 
 # %% ../nbs/11c_certainty.ipynb #reliability-panel
 def _reliability_panel(axes, rows: pd.DataFrame, colour: str) -> None:
@@ -29,7 +29,7 @@ def _reliability_title(name: str, rows: pd.DataFrame, inches: float) -> str:
 
 # %% ../nbs/11c_certainty.ipynb #reliability
 def reliability_curves(
-    table: pd.DataFrame,  # model, temperature, refitted (bool), and the columns of calibration.reliability
+    table: pd.DataFrame,  # model, temperature, refitted (bool), and the columns of calibration.reliability; studies, participants, responses if known
     width: float = PAGE,  # inches
 ) -> Figure:
     "How often options were chosen against how probable each model found them, a panel for each model."
@@ -42,7 +42,8 @@ def reliability_curves(
             rows = table[table["model"] == model]
             _reliability_panel(axes, rows, TYPES[types[model]][1])
             axes.set_title(_reliability_title(name, rows, width / columns - 0.2), fontsize=7)
-        figure.supxlabel(wrapped("Probability of the option (open: at the temperature that suits people best)", 0.9 * width), fontsize=8)
+        counts = counts_line(table)
+        figure.supxlabel(wrapped("Probability of the option (open: at the temperature that suits people best)", 0.9 * width) + (f"\n{counts} of each model" if counts else ""), fontsize=8)
         figure.supylabel("Share chosen", fontsize=8)
         legend(figure, set(types.values()), hollow=False, lines=False)
     return figure
@@ -56,18 +57,22 @@ def _band(axes, place: int, rows: pd.DataFrame) -> None:
         axes.fill_betweenx([place - 0.4, place + 0.4], low, high, color=GREY, alpha=0.35, linewidth=0, zorder=1)
 
 # %% ../nbs/11c_certainty.ipynb #chance-row
-def _chance_row(axes, place: int, rows: pd.DataFrame, intervals: bool) -> None:
-    "One study: its models."
-    shifts = np.linspace(-0.25, 0.25, len(rows)) if intervals and len(rows) > 1 else np.zeros(len(rows))
-    for shift, row in zip(shifts, rows.itertuples()):
-        _, colour, marker = TYPES[row.type]
+def _chance_row(axes, place: int, rows: pd.DataFrame, shifts: dict[str, float], intervals: bool) -> None:
+    "One study: its models, each at the height that it has in all studies."
+    for row in rows.itertuples():
+        (_, colour, marker), shift = TYPES[row.type], shifts[row.model]
         axes.plot(row.r2, place + shift, linestyle="", marker=marker, markersize=3.5, color=colour, alpha=1 if intervals else 0.6, zorder=3)
         if intervals and not pd.isna(row.low):
             axes.plot([row.low, row.high], [place + shift] * 2, color=colour, linewidth=0.8, zorder=2)
-        if intervals and place == 0:
-            axes.annotate(row.name, (np.nanmax([row.r2, row.high]), place + shift), (3, 0), textcoords="offset points", va="center", fontsize=5, color="#555555")
 
 # %% ../nbs/11c_certainty.ipynb #chance-label
+def _name_models(axes, table: pd.DataFrame, shifts: dict[str, float]) -> None:
+    "The models at the margin, beside the first study, in the order and at the height that they have in each."
+    names = dict(zip(shifts, short_names(list(shifts))))
+    for model, kind in dict(zip(table["model"], table["type"])).items():
+        axes.annotate(names[model], (1, shifts[model]), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=5, color=TYPES[kind][1])
+
+
 def _saved(table: pd.DataFrame) -> str:
     "The label of the axis."
     band = "; band: where the best possible prediction lies" if table["ceiling_low"].notna().any() else ""
@@ -84,28 +89,31 @@ def chance_normalised(
     if table.empty:
         raise ValueError("There is no study that a model and the baseline both scored.")
     table = with_cards(table.assign(**{name: table.get(name, np.nan) for name in ("ceiling_low", "ceiling_high")}))
-    table["name"] = table["model"].map(dict(zip(table["model"].unique(), short_names(list(table["model"].unique())))))
-    studies, intervals = list(dict.fromkeys(table["study"])), table["model"].nunique() <= most
-    height = 0.1 + 0.05 * table["model"].nunique() if intervals else 0.13
+    studies, models = list(dict.fromkeys(table["study"])), list(dict.fromkeys(table["model"]))
+    intervals = len(models) <= most
+    shifts = dict(zip(models, np.linspace(-0.36, 0.36, len(models)) if intervals and len(models) > 1 else np.zeros(len(models))))
+    height = 0.1 + 0.11 * len(models) if intervals else 0.13
     with canvas(1, 1, width, 1.1 + height * len(studies)) as (figure, panels):
         axes = panels[0, 0]
         axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
         for place, study in enumerate(studies):
             _band(axes, place, table[table["study"] == study])
-            _chance_row(axes, place, table[table["study"] == study], intervals)
+            _chance_row(axes, place, table[table["study"] == study], shifts, intervals)
+        if intervals:
+            _name_models(axes, table, shifts)
         axes.set_yticks(range(len(studies)), studies, fontsize=7 if len(studies) < 40 else 5)
         axes.set_ylim(len(studies) - 0.4, -0.6)
-        axes.set_xlabel(wrapped(_saved(table), 0.75 * width))
+        counts = counts_line(table.assign(studies=1)).removeprefix("1 study, ")
+        axes.set_xlabel(wrapped(_saved(table), 0.65 * width) + (f"\n{wrapped(f'{counts} in a study', 0.65 * width)}" if counts else ""))
         legend(figure, set(table["type"]), hollow=False)
     return figure
 
 # %% ../nbs/11c_certainty.ipynb #distribution-lines
-def _distribution_lines(entropy, distance, rows: pd.DataFrame, kind: str, name: str) -> None:
+def _distribution_lines(entropy, distance, rows: pd.DataFrame, kind: str) -> None:
     "One model in both panels."
     _, colour, marker = TYPES[kind]
     look = dict(color=colour, marker=marker, markersize=4, linewidth=1)
     entropy.plot(rows["entropy_people"], rows["entropy_model"], **look)
-    entropy.annotate(name, rows[["entropy_people", "entropy_model"]].to_numpy()[-1], (-4, 4), textcoords="offset points", ha="right", fontsize=5, color="#555555")
     distance.plot(rows["entropy_people"], rows["tv"], **look)
     distance.plot(rows["entropy_people"], rows["tv_expected"], color=colour, linewidth=0.8, linestyle="--")
 
@@ -122,10 +130,14 @@ def distributions(
         entropy, distance = panels.flat
         top = table["entropy_people"].max()
         entropy.plot([0, top], [0, top], color=GREY, linewidth=0.7)
-        for model, name in zip(models, short_names(models)):
-            rows = table[table["model"] == model]
-            _distribution_lines(entropy, distance, rows, rows["type"].iloc[0], name)
-        entropy.set(xlabel="Entropy of people's answers (nats)", ylabel="Entropy of the model's (nats)")
-        distance.set(xlabel="Entropy of people's answers (nats)", ylabel="Total variation (dashed: by chance)", ylim=(0, None))
+        last = table.groupby("model", sort=False).last()
+        for model in models:
+            _distribution_lines(entropy, distance, table[table["model"] == model], last.loc[model, "type"])
+        entropy.set(ylabel="Entropy of the model's (nats)")
+        distance.set(ylabel="Total variation (dashed: by chance)", ylim=(0, None))
+        colours = [TYPES[kind][1] for kind in last["type"]]
+        end_labels(entropy, short_names(models), last["entropy_model"].tolist(), colours)
+        end_labels(distance, short_names(models), last["tv"].tolist(), colours)
+        figure.supxlabel(f"Entropy of people's answers (nats)\n{counts_line(table.groupby('model')[['items', 'responses']].sum())}", fontsize=8)
         legend(figure, set(table["type"]), hollow=False)
     return figure

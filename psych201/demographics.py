@@ -43,9 +43,10 @@ def _draw_participants(axes, own: pd.DataFrame, grey: pd.DataFrame) -> None:
     axes.set_title("Participants")
 
 # %% ../nbs/11_demographics.ipynb #of-panel
-def _known(rows: pd.DataFrame, name: str) -> str:
+def _known(rows: pd.DataFrame, grey: pd.DataFrame, name: str) -> str:
     "A panel's title, with the number of people behind it."
-    return f"{name} ({rows['value'].sum():,.0f} people)" if len(rows) else f"{name} (none known)"
+    own = f"{rows['value'].sum():,.0f} people" if len(rows) else "none known"
+    return f"{name} ({own}; grey {grey['value'].sum():,.0f})" if len(grey) else f"{name} ({own})"
 
 # %% ../nbs/11_demographics.ipynb #values
 def _values(rows: pd.DataFrame, shares: bool) -> pd.Series:
@@ -70,7 +71,7 @@ def _draw_ages(axes, own: pd.DataFrame, grey: pd.DataFrame) -> None:
         if len(rows):
             edges, values = _steps(rows, shares)
             axes.stairs(values, edges, **look)
-    axes.set(title=_known(own, "Age"), xlabel="Years", ylabel="People (%)" if shares else "People")
+    axes.set(title=_known(own, grey, "Age"), xlabel="Years", ylabel="People (%)" if shares else "People")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 # %% ../nbs/11_demographics.ipynb #nationalities
@@ -85,13 +86,14 @@ def _draw_nationalities(axes, own: pd.DataFrame, grey: pd.DataFrame, most: int =
             axes.barh(range(len(shown)), values.fillna(0), color=colour, height=0.7)
     axes.set_yticks(range(len(shown)), shown, fontsize=6)
     axes.set_ylim(max(len(shown), 6) - 0.4, -0.6)
-    axes.set(title=_known(own, "Nationality"), xlabel="People (%)" if shares else "People")
+    axes.set(title=_known(own, grey, "Nationality"), xlabel="People (%)" if shares else "People")
 
 # %% ../nbs/11_demographics.ipynb #data-set
 def data_set(
     people: pd.DataFrame,  # panel, label or low and high, value (participants.describe_people, published_data_set)
     reference: bool = False,  # the published people in grey
     width: float = PAGE,  # inches
+    counts: str = "",  # what else there is to say of one's own data, for example '2 studies, 640 responses'
 ) -> Figure:
     "Number, ages and nationalities of people."
     if people.empty:
@@ -106,6 +108,6 @@ def data_set(
             draw_panel(axes, own, behind)
             if own.empty and behind.empty:
                 axes.text(0.5, 0.5, "none known", transform=axes.transAxes, ha="center", fontsize=7, color="#777777", style="italic")
-        if reference:
-            figure.supxlabel("Grey: Psych-201, as published", fontsize=7)
+        notes = [f"These data: {counts}"] * bool(counts) + ["grey: as published"] * reference
+        figure.supxlabel("; ".join(notes), fontsize=7)
     return figure

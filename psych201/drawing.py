@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'PAGE', 'COLUMN', 'GREY', 'STYLE', 'PANELS', 'canvas', 'with_cards', 'billions', 'size_axis', 'short_names',
-           'pair_names', 'wrapped', 'legend', 'counts_line', 'computed_in', 'save']
+           'pair_names', 'wrapped', 'end_labels', 'legend', 'counts_line', 'computed_in', 'save']
 
 # %% ../nbs/11_drawing.ipynb #from-pathlib-import-path
 import math
@@ -137,6 +137,27 @@ def wrapped(
     "A text in lines that fit into a width."
     return "\n".join(textwrap.wrap(text, max(8, int(inches * 72 / (0.55 * size))), break_on_hyphens=False))
 
+# %% ../nbs/11_drawing.ipynb #spread
+def _spread(heights: list[float], gap: float) -> list[float]:
+    "The same heights in the same order, moved up as little as gives each its gap from the one below."
+    order, placed = sorted(range(len(heights)), key=lambda i: heights[i]), list(heights)
+    for below, above in zip(order, order[1:]):
+        placed[above] = max(placed[above], placed[below] + gap)
+    return placed
+
+# %% ../nbs/11_drawing.ipynb #end-labels
+def end_labels(
+    axes,
+    names: list[str],
+    heights: list[float],  # of the ends of the lines, in data
+    colours: list[str],
+    inches: float = 1.8,  # height of the axes, about
+) -> None:
+    "Names at the right margin."
+    low, high = axes.get_ylim()
+    for name, height, colour in zip(names, _spread(heights, 0.085 / inches * (high - low)), colours):
+        axes.annotate(name, (1, height), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=5, color=colour, annotation_clip=False)
+
 # %% ../nbs/11_drawing.ipynb #legend
 def legend(
     figure: Figure,
@@ -160,7 +181,7 @@ def legend(
 
 # %% ../nbs/11_drawing.ipynb #counts-line
 def counts_line(
-    table: pd.DataFrame,  # one row a model; studies, participants, responses
+    table: pd.DataFrame,  # one row a model; of studies, participants, items and responses what is known
 ) -> str:
     "How many studies, participants and responses stand behind each point."
     def span(name: str) -> str:
@@ -168,7 +189,7 @@ def counts_line(
         what = name if high != 1 else {"studies": "study"}.get(name, name[:-1])
         return f"{low:,} {what}" if low == high else f"{low:,} to {high:,} {what}"
 
-    return ", ".join(span(name) for name in ("studies", "participants", "responses") if name in table)
+    return ", ".join(span(name) for name in ("studies", "participants", "items", "responses") if name in table)
 
 # %% ../nbs/11_drawing.ipynb #computed-in
 def computed_in(

@@ -38,7 +38,7 @@ def find_items(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:  # columns of ITEMS, one row a response
     "Which question each response answers."
-    rows = [(one.study, one.experiment, one.person, one.key, i, response, *digests) for one in transcripts
+    rows = [(one.study, one.experiment, one.person, one.key, i, response, *digests) for one in {one.key: one for one in transcripts}.values()
             for i, (response, digests) in enumerate(zip(one.responses, _digests(one), strict=True))]
     return pl.DataFrame(rows, schema=ITEMS, orient="row")
 
@@ -60,7 +60,8 @@ def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
     shared = items.with_columns(share=share, others=_others(items, by)).filter(pl.col("others") > 0)
     same = _others(shared, by, "response")
     each = [-((same + weight * pl.col("share")) / (pl.col("others") + weight)).log() for weight in WEIGHTS]
-    best = pl.concat_list([one.mean().over("study") for one in each]).list.arg_min()
+    of_others = [(one.sum().over("study") - one.sum().over("study", "person")).round(9) for one in each]
+    best = pl.concat_list(of_others).list.arg_min()
     return shared.with_columns(low=-(pl.len().over(by, "response") / pl.len().over(by)).log(), high=pl.concat_list(each).list.get(best))
 
 # %% ../nbs/10k_items.ipynb #ceiling-schema
@@ -171,8 +172,8 @@ def distribution_scores(
 def by_entropy(
     table: pl.DataFrame,  # from distribution_scores
     bins: int = 5,  # at most
-) -> pl.DataFrame:  # bin, items, then means over the items: entropy_people, entropy_model (nats), tv, tv_expected, js (nats)
+) -> pl.DataFrame:  # bin, items, responses, then means over the items: entropy_people, entropy_model (nats), tv, tv_expected, js (nats)
     "Distances and entropies where people agree and where they disagree."
     rank = (pl.col("entropy_people").rank("ordinal") - 1) * min(bins, len(table)) // len(table)
     return table.with_columns(bin=rank.cast(pl.Int64)).group_by("bin").agg(
-        items=pl.len(), **{name: pl.col(name).mean() for name in ("entropy_people", "entropy_model", "tv", "tv_expected", "js")}).sort("bin")
+        items=pl.len(), responses=pl.col("n").sum(), **{name: pl.col(name).mean() for name in ("entropy_people", "entropy_model", "tv", "tv_expected", "js")}).sort("bin")

@@ -47,7 +47,8 @@ def _draw_family(axes, models: pd.DataFrame, value: str) -> None:
     "One panel: a line per type, a marker per model; guessed cards are hollow."
     for kind, (_, colour, marker) in TYPES.items():
         for _, line in models[models["type"] == kind].sort_values("size_b").groupby("line" if "line" in models else "type"):
-            axes.plot(line["size_b"], line[value], color=colour, linewidth=1, zorder=2)
+            mean = line.groupby("size_b")[value].mean()
+            axes.plot(mean.index, mean, color=colour, linewidth=1, zorder=2)
             for hollow, points in line.groupby("guessed"):
                 axes.plot(points["size_b"], points[value], linestyle="", marker=marker, markersize=5, zorder=3,
                           color=colour, markerfacecolor="white" if hollow else colour)
@@ -117,28 +118,28 @@ def accuracy_by_size(
 
 # %% ../nbs/11a_levels.ipynb #template
 def template_penalty(
-    table: pd.DataFrame,  # one row a model and format (plain, chat): mean_nll (nats), family, size_b, type
+    table: pd.DataFrame,  # one row a model and format (plain, chat): mean_nll (nats), family, size_b, type; low, high if there are intervals
     reference: bool = False,  # the published points in grey behind the same families
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Mean NLL without and with the chat template against model size, a panel per family."
-    table = table[~table["model"].isin(not_drawn(table)) & table["format"].isin(["plain", "chat"])]
+    "Mean NLL without and with the chat template against model size, a panel per family. Baselines know no format and are left out."
+    table = table[~table["model"].isin(not_drawn(table)) & table["format"].isin(["plain", "chat"]) & (table["type"] != "baseline")]
     if set(table["format"]) != {"plain", "chat"}:
         raise ValueError("The table needs models in the formats plain and chat.")
     families = sorted(table["family"].unique())
     grey = published_levels("template").rename(columns={"value": "mean_nll"})
-    with canvas(1, len(families), width, 2.7, sharey=True) as (figure, panels):
+    columns = min(len(families), max(1, int(width / 1.4)))
+    lines = -(-len(families) // columns)
+    with canvas(lines, columns, width, 0.7 + 2 * lines, sharey=True) as (figure, panels):
         for axes, family in zip(panels.flat, families):
             parts = [(table, None), (grey, GREY)] if reference else [(table, None)]
             sizes = set().union(*(_template_lines(axes, rows[rows["family"] == family], colour) for rows, colour in parts))
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.set_title(family)
+            _log_nats(axes)
+            axes.set_title(wrapped(family, (width - 0.6) / columns))
             size_axis(axes, sorted(sizes))
+        counts = counts_line(table)
         figure.supylabel("Mean NLL per response (nats)", fontsize=8)
-        figure.supxlabel("Parameters (full line: plain, dashed: chat template)" + computed_in(table), fontsize=8)
+        figure.supxlabel("Parameters (filled: plain, open: chat template)" + (f"\n{counts} in each mean" if counts else "") + computed_in(table), fontsize=8)
         legend(figure, set(table["type"]), hollow=False, published=reference)
     return figure
 
@@ -147,6 +148,16 @@ def _template_lines(axes, rows: pd.DataFrame, colour: str | None) -> set[float]:
     "Lines of one family, one for each type and format; returns the sizes."
     for (kind, format), line in rows.sort_values("size_b").groupby(["type", "format"]):
         _, own, marker = TYPES[kind]
-        axes.plot(line["size_b"], line["mean_nll"], "-" if format == "plain" else "--", marker=marker, linewidth=1,
-                  markersize=3 if colour else 5, color=colour or own, zorder=1 if colour else 2)
+        axes.plot(line["size_b"], line["mean_nll"], "-" if format == "plain" else "--", marker=marker, linewidth=1, markersize=3 if colour else 5,
+                  color=colour or own, markerfacecolor=(colour or own) if format == "plain" else "white", zorder=1 if colour else 2)
+        if "low" in line:
+            axes.vlines(line["size_b"], line["low"], line["high"], color=colour or own, linewidth=1, zorder=1.5)
     return set(rows["size_b"])
+
+
+def _log_nats(axes) -> None:
+    "A logarithmic axis of nats with plain numbers."
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())

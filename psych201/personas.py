@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 from matplotlib.figure import Figure
 
-from .drawing import GREY, PAGE, TYPES, canvas, legend, short_names, with_cards, wrapped
+from .drawing import GREY, PAGE, TYPES, canvas, counts_line, legend, short_names, with_cards, wrapped
 from .groups import group_means
 from .reference import reference as published
 
@@ -21,7 +21,7 @@ def published_persona() -> pd.DataFrame:  # model, study (a number), cohens_d (p
 
 # %% ../nbs/11b_personas.ipynb #persona
 def persona(
-    effects: pd.DataFrame,  # model, study, cohens_d (positive: the persona helps)
+    effects: pd.DataFrame,  # model, study, cohens_d (positive: the persona helps); participants, responses if known
     reference: bool = False,  # the published means in grey
     width: float = PAGE,  # inches
 ) -> Figure:
@@ -38,7 +38,9 @@ def persona(
         _persona_rows(axes, effects, models, lambda model: TYPES[kinds[model]][1], -0.1 if reference else 0)
         axes.set_yticks(range(len(models)), short_names(models))
         axes.set_ylim(len(models) - 0.5, -0.5)
-        axes.set_xlabel(wrapped("Effect of the persona (Cohen's d); right of 0: it helps", 0.6 * width))
+        known = {name: (name, "sum") for name in ("participants", "responses") if name in effects}
+        counts = counts_line(effects.groupby("model").agg(studies=("study", "nunique"), **known))
+        axes.set_xlabel(wrapped("Effect of the persona (Cohen's d); right of 0: it helps", 0.6 * width) + f"\n{wrapped(f'{counts} for each model', 0.6 * width)}")
         legend(figure, set(kinds[model] for model in effects["model"]), hollow=False, lines=False, published=reference)
     return figure
 

