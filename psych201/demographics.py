@@ -40,13 +40,13 @@ def _draw_participants(axes, own: pd.DataFrame, grey: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(rows)), rows["label"])
     axes.set_ylim(len(rows) - 0.5, -0.7)
-    axes.set_title("Participants")
+    axes.set_title("Participants\n")
 
 # %% ../nbs/11_demographics.ipynb #of-panel
 def _known(rows: pd.DataFrame, grey: pd.DataFrame, name: str) -> str:
     "A panel's title, with the number of people behind it."
     own = f"{rows['value'].sum():,.0f} people" if len(rows) else "none known"
-    return f"{name} ({own}; grey {grey['value'].sum():,.0f})" if len(grey) else f"{name} ({own})"
+    return f"{name}\n{own}; grey {grey['value'].sum():,.0f}" if len(grey) else f"{name}\n{own}"
 
 # %% ../nbs/11_demographics.ipynb #values
 def _values(rows: pd.DataFrame, shares: bool) -> pd.Series:

@@ -177,7 +177,7 @@ def legend(
     if published:
         handles.append(plt.Line2D([], [], color=GREY, marker="o", linewidth=1, markersize=4, label="Published"))
     room = max(1, int(figure.get_figwidth() / 1.25))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(room, len(handles)), frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(room, len(handles)), frameon=False, fontsize=STYLE["legend.fontsize"])
 
 # %% ../nbs/11_drawing.ipynb #counts-line
 def counts_line(

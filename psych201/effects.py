@@ -18,7 +18,8 @@ from .paired import known_interval
 def _forest_row(axes, place: int, row: dict, colour: str, narrow: bool) -> None:
     "One effect, or the reason why there is none; at the right margin, or below, what it rests on."
     if pd.isna(row["estimate"]):
-        axes.annotate(row.get("note") or "not scored", (0, place), (4, 0), ("axes fraction", "data"), "offset points",
+        why = row.get("note") or "not scored"
+        axes.annotate(wrapped(why, 1.7, 6) if narrow else why, (0, place), (4, 0), ("axes fraction", "data"), "offset points",
                       va="center", fontsize=6, color="#777777", style="italic")
         return
     axes.plot(row["points"], [place] * len(row["points"]), linestyle="", marker="|", markersize=5, color=colour, alpha=0.35)
