@@ -147,6 +147,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'psych201.choices': { 'psych201.choices._common': ('choices.html#_common', 'psych201/choices.py'),
                                   'psych201.choices._common_options': ('choices.html#_common_options', 'psych201/choices.py'),
                                   'psych201.choices._long': ('choices.html#_long', 'psych201/choices.py'),
+                                  'psych201.choices._personal': ('choices.html#_personal', 'psych201/choices.py'),
                                   'psych201.choices.scan_choices': ('choices.html#scan_choices', 'psych201/choices.py')},
             'psych201.clusters': { 'psych201.clusters._edge': ('clusters.html#_edge', 'psych201/clusters.py'),
                                    'psych201.clusters._t': ('clusters.html#_t', 'psych201/clusters.py'),

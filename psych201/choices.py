@@ -29,6 +29,14 @@ CHOICES = {
     "dtype": pl.String,  # that the model was computed in
 }  # column -> type
 
+# %% ../nbs/08g_choices.ipynb #personal
+def _personal(rows: pl.DataFrame, options: Sequence[str]) -> bool:
+    "Whether people of an experiment have keys of their own, from how often (len) each transcript holds each response."
+    known = rows.with_columns(place=pl.col("response").replace_strict({one: i for i, one in enumerate(options)}, default=None, return_dtype=pl.Int64)).drop_nulls("place")
+    totals = np.bincount(known["place"].to_numpy(), known["len"].to_numpy(), len(options))
+    sessions = known.group_by("transcript").agg(different=pl.len(), answers=pl.col("len").sum())
+    return own_keys(sessions["different"].to_numpy(), sessions["answers"].to_numpy(), totals)
+
 # %% ../nbs/08g_choices.ipynb #common
 @lru_cache(maxsize=8)
 def _common(paths: tuple[Path, ...], names: tuple[tuple[str, str, tuple[str, ...]], ...], store: Path) -> frozenset[tuple[str, str]]:
@@ -36,15 +44,9 @@ def _common(paths: tuple[Path, ...], names: tuple[tuple[str, str, tuple[str, ...
     used = pl.concat([pl.scan_parquet(path, glob=False).filter(pl.col("option_logprobs").is_not_null()).select("transcript", "response_index", "response") for path in paths])
     facts = read_facts(store).lazy().select("transcript", "study", "experiment")
     counts = used.unique(["transcript", "response_index"]).join(facts, on="transcript").group_by("study", "experiment", "transcript", "response").len().collect()
-    of_place, found = counts.partition_by("study", "experiment", as_dict=True), set()
-    for study, experiment, options in names:
-        if (rows := of_place.get((study, experiment))) is not None:
-            place = rows["response"].replace_strict({one: i for i, one in enumerate(options)}, default=None, return_dtype=pl.Int64)
-            rows = rows.with_columns(place=place, session=pl.col("transcript").rank("dense") - 1).drop_nulls("place")
-            table = np.zeros((rows["session"].max() + 1 if len(rows) else 0, len(options)), dtype=int)
-            table[rows["session"], rows["place"]] = rows["len"]
-            found |= set() if own_keys((table > 0).sum(1), table.sum(1), table.sum(0)) else {(study, experiment)}
-    return frozenset(found)
+    of_place = counts.partition_by("study", "experiment", as_dict=True)
+    return frozenset((study, experiment) for study, experiment, options in names
+                     if (rows := of_place.get((study, experiment))) is not None and not _personal(rows, options))
 
 # %% ../nbs/08g_choices.ipynb #common-of
 def _common_options(store: Path) -> frozenset[tuple[str, str]]:
