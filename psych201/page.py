@@ -111,12 +111,12 @@ def write_page(
     title: str,
     about: str,  # a sentence or two below the title
     gaps: Iterable[Gap] = (),  # beside those noted in the folder
-    since: float = 0,  # seconds since 1970; what is older comes last, as of an earlier run
+    since: float = 0,  # seconds since 1970; figures and tables that are older come last, as of an earlier run
 ) -> Path:  # index.html in the folder
     "Writes the page of a run."
-    every = [*_pictures(folder), *sorted((folder / "tables").glob("*.csv")), *sorted((folder / "notebooks").glob("*.ipynb"))]
+    every, notebooks = [*_pictures(folder), *sorted((folder / "tables").glob("*.csv"))], sorted((folder / "notebooks").glob("*.ipynb"))
     new = [one for one in every if one.stat().st_mtime >= since]
-    pictures, tables, notebooks = ([one for one in new if one.suffix == ending] for ending in (".png", ".csv", ".ipynb"))
+    pictures, tables = ([one for one in new if one.suffix == ending] for ending in (".png", ".csv"))
     links = "".join(f'<a href="#{html.escape(one.stem)}">{html.escape(CAPTIONS.get(one.stem, (one.stem,))[0])}</a>' for one in pictures)
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><nav>{links}</nav>", _gaps([*read_gaps(folder), *gaps]), *(_figure(folder, one) for one in pictures)]
     if tables:
