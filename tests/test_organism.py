@@ -28,9 +28,9 @@ def test_post_training_to_the_best_answers_is_less_human_like(effects, arm):
     assert effects[OPTIMAL[0], arm]["low"] > 0, effects[OPTIMAL[0], arm]
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature"])
+@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", pytest.param("temperature_study", marks=pytest.mark.xfail(
+    strict=True, reason="the base of seed 2026 knows much of people: one temperature for each task leaves -.003, not surely below zero"))])
 def test_post_training_to_people_is_more_human_like(effects, arm):
-    "One temperature for each model does not explain it away. (One for each task nearly does: the base knows much of people.)"
     assert effects[PEOPLE[0], arm]["high"] < 0, effects[PEOPLE[0], arm]
 
 
@@ -42,9 +42,9 @@ def test_shipped_models_are_small_and_described():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("PSYCH201_FULL"), reason="ten minutes; `make test-full`")
-def test_training_anew_shows_it(tmp_path):
-    "With a seed whose base model understands both tasks; with some it does not, see the notebook."
-    run_notebook("organism", tmp_path / "done.ipynb", {"output": str(tmp_path), "seed": 3}, verbose=False)
+@pytest.mark.skipif(not os.environ.get("PSYCH201_FULL"), reason="ten minutes each; `make test-full`")
+@pytest.mark.parametrize("seed", [3, pytest.param(7, marks=pytest.mark.xfail(strict=True, reason="with this seed the base stays at guessing on gambles"))])
+def test_training_anew_shows_it(tmp_path, seed):
+    run_notebook("organism", tmp_path / "done.ipynb", {"output": str(tmp_path), "seed": seed}, verbose=False)
     claims = pd.read_csv(tmp_path / "tables" / "organism_claims.csv")
     assert claims["holds"].all(), claims.to_string()
