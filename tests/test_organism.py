@@ -41,9 +41,18 @@ def test_shipped_models_are_small_and_described():
         assert size < 1e6 and not model.card.guessed and model.card.size_b < 0.001
 
 
+def test_a_start_that_does_not_learn_is_made_again(monkeypatch):
+    "With other initial weights, until unseen choosers are predicted; what comes after goes on from that start."
+    made, nll, new_model = {}, iter([0.72, 0.69, 0.66, 0.5]), organism.new_model
+    monkeypatch.setattr(organism, "new_model", lambda tokenizer, seed: made.setdefault(seed, new_model(tokenizer, seed)))
+    monkeypatch.setattr(organism, "response_nll", lambda model, sessions: next(nll))
+    model, _, _ = organism.pretrain(7, effort=0.001)
+    assert list(made) == [7, 1007, 2007] and model is made[2007]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("PSYCH201_FULL"), reason="ten minutes each; `make test-full`")
-@pytest.mark.parametrize("seed", [3, pytest.param(7, marks=pytest.mark.xfail(strict=True, reason="with this seed the base stays at guessing on gambles"))])
+@pytest.mark.parametrize("seed", [3, 7])  # 7 needs its third start
 def test_training_anew_shows_it(tmp_path, seed):
     run_notebook("organism", tmp_path / "done.ipynb", {"output": str(tmp_path), "seed": seed}, verbose=False)
     claims = pd.read_csv(tmp_path / "tables" / "organism_claims.csv")
