@@ -150,6 +150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'psych201.choices._personal': ('choices.html#_personal', 'psych201/choices.py'),
                                   'psych201.choices.scan_choices': ('choices.html#scan_choices', 'psych201/choices.py')},
             'psych201.clusters': { 'psych201.clusters._edge': ('clusters.html#_edge', 'psych201/clusters.py'),
+                                   'psych201.clusters._mean_and_variance': ('clusters.html#_mean_and_variance', 'psych201/clusters.py'),
                                    'psych201.clusters._t': ('clusters.html#_t', 'psych201/clusters.py'),
                                    'psych201.clusters._webb': ('clusters.html#_webb', 'psych201/clusters.py'),
                                    'psych201.clusters._wild_p': ('clusters.html#_wild_p', 'psych201/clusters.py'),

@@ -76,7 +76,7 @@ def mean_intervals(
     scores: pl.DataFrame,  # columns of store.SCHEMA, or at least model, format, study, person and the value
     value: str = "nll",  # column; rows without one are left out
     level: float = 0.95,
-) -> pl.DataFrame:  # model, format, low, high; None where a study has fewer than two people
+) -> pl.DataFrame:  # model, format, low, high; None where most studies have a single person
     "Interval of each model's mean over studies: the same studies, other people."
     people = scores.drop_nulls(value).group_by("model", "format", "study", "person", maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
     rows = []

@@ -11,38 +11,47 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
+# %% ../nbs/10c_clusters.ipynb #spread
+def _mean_and_variance(mean: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
+    "Weighted mean of two clusters or more, its variance, and the degrees of freedom of that; weights add up to 1."
+    estimate, square = float(weight @ mean), weight @ weight
+    scale = weight**2 / (1 - 2 * weight + square)
+    zeroth, first, second = (scale @ weight**power for power in range(3))
+    trace = square**2 * zeroth**2 + 2 * zeroth * second - 4 * square * zeroth * first + 2 * first**2 + scale**2 @ (1 + 2 * square - 4 * weight)
+    return estimate, float(scale @ (mean - estimate) ** 2), float(square**2 / trace)
+
 # %% ../nbs/10c_clusters.ipynb #interval
 def cluster_interval(
     mean: Sequence[float],  # of each cluster
     n: Sequence[float],  # responses behind each mean
     level: float = 0.95,  # of the interval
-) -> dict:  # clusters, estimate, se, low, high; None where there is one cluster or none
+) -> dict:  # clusters, estimate, se, degrees (of freedom), low, high; None where there is one cluster or none
     "Weighted mean of clusters with the interval that is robust to what responses of one cluster share."
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
-    clusters = len(mean)
-    if clusters == 0:
-        return {"clusters": 0, "estimate": None, "se": None, "low": None, "high": None}
-    estimate = float(np.average(mean, weights=n))
-    if clusters == 1:
-        return {"clusters": 1, "estimate": estimate, "se": None, "low": None, "high": None}
-    se = float(np.sqrt(clusters / (clusters - 1) * np.sum((n * (mean - estimate)) ** 2)) / n.sum())
-    half = float(scipy.stats.t.ppf((1 + level) / 2, clusters - 1)) * se
-    return {"clusters": clusters, "estimate": estimate, "se": se, "low": estimate - half, "high": estimate + half}
+    found = {"clusters": len(mean), "estimate": float(np.average(mean, weights=n)) if len(mean) else None}
+    if (n > 0).sum() < 2:
+        return found | dict.fromkeys(("se", "degrees", "low", "high"))
+    estimate, variance, degrees = _mean_and_variance(mean[n > 0], n[n > 0] / n.sum())
+    half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * variance**0.5
+    return found | {"se": variance**0.5, "degrees": degrees, "low": estimate - half, "high": estimate + half}
 
 # %% ../nbs/10c_clusters.ipynb #strata
 def strata_interval(
     studies: Sequence[tuple[Sequence[float], Sequence[float]]],  # of each study: mean of each person, responses behind it
     level: float = 0.95,  # of the interval
-) -> dict:  # clusters, estimate, se, low, high; None where a study has fewer than two people
+) -> dict:  # clusters, alone (studies of one person), estimate, se, degrees, low, high; None where most studies are of one person
     "Mean over studies with an interval for these studies and other people."
     parts = [cluster_interval(mean, n, level) for mean, n in studies]
-    found = {"clusters": sum(part["clusters"] for part in parts), "estimate": float(np.mean([part["estimate"] for part in parts])) if parts else None}
-    if not parts or min(part["clusters"] for part in parts) < 2:
-        return found | {"se": None, "low": None, "high": None}
-    var, spare = np.array([part["se"] ** 2 for part in parts]), np.array([part["clusters"] - 1 for part in parts])
-    se = float(np.sqrt(var.sum()) / len(parts))
-    half = float(scipy.stats.t.ppf((1 + level) / 2, var.sum() ** 2 / np.sum(var**2 / spare))) * se if se else 0.0
-    return found | {"se": se, "low": found["estimate"] - half, "high": found["estimate"] + half}
+    more = [part for part in parts if part["se"] is not None]
+    found = {"clusters": sum(part["clusters"] for part in parts), "alone": len(parts) - len(more),
+             "estimate": float(np.mean([part["estimate"] for part in parts])) if parts else None}
+    if len(more) * 2 < len(parts) or not more:
+        return found | dict.fromkeys(("se", "degrees", "low", "high"))
+    variance, spare = np.array([part["se"] ** 2 for part in more]), np.array([part["degrees"] for part in more])
+    se = float(np.sqrt(variance.mean() / len(parts)))
+    degrees = float(variance.sum() ** 2 / np.sum(variance**2 / spare)) if se else float(spare.sum())
+    half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * se
+    return found | {"se": se, "degrees": degrees, "low": found["estimate"] - half, "high": found["estimate"] + half}
 
 # %% ../nbs/10c_clusters.ipynb #effective
 def effective_clusters(

@@ -130,6 +130,7 @@ def _optimiser(weights: list[torch.nn.Parameter], rate: float, steps: int):
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, pace)
 
 # %% ../nbs/14_tiny.ipynb #train
+@torch.enable_grad()  # whatever ran before
 def train(
     model: torch.nn.Module,  # its weights that require a gradient are changed
     sessions: Sequence[Session],

@@ -122,6 +122,7 @@ def test_the_published_figures(tmp_path, run):
     levels = drawn["generations"].query("panel == 'base models'")
     assert levels["mean_nll"].tolist() == pytest.approx(reference.reference("scaling")["value"].to_list())
     drawn["generations"] = drawn["generations"].query("panel == 'pairs'")
+    drawn["persona"] = drawn["persona"].query("study != 'all'")
     for figure, name, column in (("data_set", "data_set", "value"), ("nll_by_size", "nll", "mean_nll"), ("generations", "generations", "cohens_d"), ("persona", "persona", "cohens_d"),
                                  ("accuracy", "accuracy", "accuracy"), ("template", "template", "mean_nll")):
         published = reference.reference(name)
