@@ -15,10 +15,10 @@ import scipy.stats
 import statsmodels.api as sm
 
 # %% ../nbs/10g_trend.ipynb #group-slope
-def _slope(means: np.ndarray) -> float:
-    "Slope of the line through equally spaced values."
-    steps = np.arange(len(means)) - (len(means) - 1) / 2
-    return float(steps @ means / (steps @ steps))
+def _slope(means: np.ndarray) -> np.ndarray:
+    "Slope of the line through equally spaced values; `means` (..., groups)."
+    steps = np.arange(means.shape[-1]) - (means.shape[-1] - 1) / 2
+    return means @ steps / (steps @ steps)
 
 # %% ../nbs/10g_trend.ipynb #group-means
 def _means_in_order(group: Sequence[str], value: Sequence[float], order: Sequence[str]) -> np.ndarray:
@@ -34,7 +34,7 @@ def _exact_p(means: np.ndarray, most: int = 8) -> float | None:
     "Share of all orders whose slope is as steep as that of the one given; None for more than `most` groups."
     if len(means) > most:
         return None
-    slopes = np.abs([_slope(np.array(order)) for order in permutations(means)])
+    slopes = np.abs(_slope(np.array(list(permutations(means)))))
     return float(np.mean(slopes >= abs(_slope(means)) - 1e-12))
 
 # %% ../nbs/10g_trend.ipynb #trend-over-groups
@@ -46,7 +46,7 @@ def trend_over_groups(
 ) -> dict:  # groups, rows, left_out (without a value), slope (a step), low, high, p, p_least; None where there are too few (or, p, more than eight) groups
     "Trend of a value over ordered groups, each of which counts once."
     means = _means_in_order(group, value, order)
-    n, slope = len(means), _slope(means) if len(means) > 1 else None
+    n, slope = len(means), float(_slope(means)) if len(means) > 1 else None
     made = sum(one is not None and np.isfinite(one) for one in value)
     found = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None, "p": None, "p_least": None}
     if n < 3:
