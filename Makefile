@@ -10,7 +10,9 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export TRITON_INTERPRET ?= $(if $(shell command -v nvidia-smi),0,1)
 
 # analyses/organism.ipynb trains for ten minutes; pytest runs it with little effort, `make test-full` with all of it.
-NBDEV_TEST := nbdev-test --skip-file-re '^([_.]|organism)'
+NBDEV_TEST := OMP_NUM_THREADS=1 nbdev-test --skip-file-re '^([_.]|organism)'
+# Two processes with one thread each: with two threads each they wait for each other. One of them may need 8 GB.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
 .PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
 
@@ -41,11 +43,11 @@ demo: venv  ## score both packaged models on the sample and draw the figure
 
 test: check  ## all tests: notebooks, pytest with slow ones
 	$(NBDEV_TEST)
-	python -m pytest
+	$(PYTEST)
 
 test-fast: check  ## without the slow tests
 	$(NBDEV_TEST)
-	python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-full: check  ## all tests, kills and fuzzing in full; takes several times as long
 	$(NBDEV_TEST)
