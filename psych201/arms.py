@@ -17,7 +17,7 @@ from .formats import FORMATS
 from .paired import PAIRED_MEANS, known_interval, paired_means
 from .shards import StoreError
 from .stats import RESPONSE
-from .store import read_scores
+from .store import read_conditions, read_scores
 
 # %% ../nbs/10l_arms.ipynb #scores-of
 def _exact(store: Path, post: str, base: str) -> pl.DataFrame:
@@ -85,7 +85,8 @@ def _one_arm(store: Path, arm: str, post: str, base: str, draws: int, seed: int)
         scores = ARMS[arm][1](store, post, base)
     except StoreError:
         return {"note": f"needs {ARMS[arm][2]}"}
-    found = paired_means(scores, [(post, base)], draws, seed).row(0, named=True)
+    made = read_conditions(store, [post, base], ["plain", "chat"] if arm == "chat" else ["plain"], ["paper" if arm == "published" else "span"])
+    found = paired_means(scores, [(post, base)], draws, seed, conditions=made).row(0, named=True)
     if ARMS[arm][2] == _OPTIONS:
         found["dropped"] = _exact(store, post, base).select(RESPONSE).n_unique() - found["responses"]
     if found["difference"] is None:

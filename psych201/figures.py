@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'TYPES', 'counts_line', 'pair_names', 'save', 'short_names', 'with_cards',
            'chance_normalised', 'distributions', 'reliability_curves', 'data_set', 'published_data_set',
-           'domain_heatmap', 'forest', 'generation_pairs', 'generations', 'misalignment_forest', 'persona',
-           'published_domain_means', 'published_domains', 'published_generations', 'published_persona',
+           'domain_heatmap', 'forest', 'generation_pairs', 'generation_trends', 'generations', 'misalignment_forest',
+           'persona', 'published_domain_means', 'published_domains', 'published_generations', 'published_persona',
            'robustness_forest', 'accuracy_by_size', 'nll_by_size', 'nll_by_study', 'not_drawn', 'published_levels',
            'template_penalty', 'with_persona_means']
 
 # %% ../nbs/11d_figures.ipynb #gather
 from .drawing import COLUMN, PAGE, STYLE, TYPES, counts_line, pair_names, save, short_names, with_cards
 from .certainty import chance_normalised, distributions, reliability_curves
-from .comparisons import domain_heatmap, generation_pairs, generations, published_domain_means, published_domains, published_generations
+from .comparisons import domain_heatmap, generation_pairs, generation_trends, generations, published_domain_means, published_domains, published_generations
 from .demographics import data_set, published_data_set
 from .effects import forest, misalignment_forest, robustness_forest
 from .levels import accuracy_by_size, nll_by_size, not_drawn, published_levels, template_penalty
@@ -22,5 +22,5 @@ from .studies import nll_by_study
 
 # %% ../nbs/11d_figures.ipynb #names
 _all_ = ["COLUMN", "PAGE", "STYLE", "TYPES", "counts_line", "pair_names", "save", "short_names", "with_cards",
-         "chance_normalised", "distributions", "reliability_curves", "data_set", "published_data_set", "domain_heatmap", "forest", "generation_pairs", "generations", "misalignment_forest", "persona", "published_domain_means", "published_domains", "published_generations", "published_persona", "robustness_forest",
+         "chance_normalised", "distributions", "reliability_curves", "data_set", "published_data_set", "domain_heatmap", "forest", "generation_pairs", "generation_trends", "generations", "misalignment_forest", "persona", "published_domain_means", "published_domains", "published_generations", "published_persona", "robustness_forest",
          "accuracy_by_size", "nll_by_size", "nll_by_study", "not_drawn", "published_levels", "template_penalty", "with_persona_means"]

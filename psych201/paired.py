@@ -14,7 +14,7 @@ import polars as pl
 
 from .bootstrap import hierarchical_bootstrap, people_of, percentile_interval
 from .clusters import cluster_interval, effective_clusters, strata_interval, wild_interval
-from .stats import EFFECTS, RESPONSE, check_one, misalignment, shared_responses
+from .stats import EFFECTS, RESPONSE, check_one, differing, misalignment, shared_responses
 
 # %% ../nbs/10e_paired.ipynb #pairs
 def paired_responses(
@@ -88,7 +88,7 @@ def paired_effects(
 # %% ../nbs/10e_paired.ipynb #paired-means-schema
 PAIRED_MEANS = dict(
     post=pl.String, base=pl.String, studies=pl.Int64, participants=pl.Int64, responses=pl.Int64, dropped=pl.Int64, difference=pl.Float64,
-    low_people=pl.Float64, high_people=pl.Float64, low=pl.Float64, high=pl.Float64, interval=pl.String, dtype=pl.String)  # columns of paired_means
+    low_people=pl.Float64, high_people=pl.Float64, low=pl.Float64, high=pl.Float64, interval=pl.String, dtype=pl.String, warning=pl.String)  # columns of paired_means
 
 # %% ../nbs/10e_paired.ipynb #paired-means
 def paired_means(
@@ -97,6 +97,7 @@ def paired_means(
     draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
+    conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:  # columns of PAIRED_MEANS, one row a pair
     "Mean paired difference of each pair over studies, with both intervals."
     rows = []
@@ -105,7 +106,7 @@ def paired_means(
         responses = int(people["responses"].sum())
         rows.append({"post": post, "base": base, "studies": people["study"].n_unique(), "responses": responses,
                      "dropped": wanted.select(RESPONSE).n_unique() - responses, **_mean_over(people, draws, seed, level),
-                     "dtype": " and ".join(wanted["dtype"].drop_nulls().unique().sort())})
+                     "dtype": " and ".join(wanted["dtype"].drop_nulls().unique().sort()), "warning": differing(conditions, [post, base])})
     return pl.DataFrame(rows, schema=PAIRED_MEANS)
 
 # %% ../nbs/10e_paired.ipynb #mean-over

@@ -1,9 +1,11 @@
 """Comparisons of models: what is compared, what is left out, what is said about it."""
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
-from psych201 import data, models, score, stats, store
+from conftest import missing
+from psych201 import data, figures, groups, models, reference, score, stats, store
 
 
 def table(model: str, study: str, nll: list[float], **more) -> pl.DataFrame:
@@ -55,3 +57,28 @@ def test_conditions_are_of_a_format():
     rows = [("a", "plain", "float32"), ("b", "plain", "float32"), ("a", "chat", "float32"), ("b", "chat", "float32")]
     conditions = pl.DataFrame(rows, schema=["model", "format", "dtype"], orient="row")
     assert stats.differing(conditions, ["a", "b"]) == ""
+
+
+def test_the_published_summaries_follow_from_the_package_s_tables():
+    "The paper's generation and domain means, from the numbers in psych201/paper."
+    generations = groups.group_means(pl.from_pandas(figures.published_generations()), "cohens_d", "family").sort("family")
+    assert generations["mean"].round(4).to_list() == [0.0234, 0.0433, 0.1300, 0.1593]
+    domains = figures.published_domain_means().sort_values("cohens_d")
+    assert domains["cohens_d"].round(4).tolist() == [0.0575, 0.0721, 0.0831, 0.0831, 0.0867, 0.1233, 0.1781]
+    cells = figures.published_domains()
+    whole = cells.groupby("domain").filter(lambda rows: not rows["beyond"].any()).groupby("domain")["cohens_d"].mean()
+    assert len(whole) == 4 and (domains.set_index("domain").loc[whole.index, "cohens_d"] - whole).abs().max() < 1e-3  # read off colours
+    cut = cells.groupby("domain").filter(lambda rows: rows["beyond"].any()).groupby("domain")["cohens_d"].mean()
+    assert (domains.set_index("domain").loc[cut.index, "cohens_d"] > cut).all()  # colours end below
+
+
+def test_all_persona_means_are_those_of_the_published_figure(studies_path):
+    "The figure's 22 bars were read by themselves, apart from its points."
+    path = studies_path.parent / "paper" / "reference_fig5_summary.csv"
+    if not path.is_file():
+        missing(f"no published summary: there is no file {path}")
+    bars = pd.read_csv(path)
+    means = groups.group_means(reference.reference("persona"), "cohens_d", "model")
+    assert len(bars) == len(means) == 22 and bars["n"].tolist() == means["n"].to_list()
+    assert sorted(means["mean"].to_list()) == pytest.approx(sorted(bars["mean_line"]), abs=1e-7)
+    assert sorted((means["sd"] / means["n"].sqrt()).to_list()) == pytest.approx(sorted(bars["sem"]), abs=1e-7)
