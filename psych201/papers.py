@@ -63,10 +63,10 @@ def _not_scored(scores: Path, wanted: Iterable[str], format: str, rule: str) -> 
     ask = {"format": "" if format == "plain" else f" --format {format}", "rule": "" if rule == "span" else f" --rule {rule}"}
     return [Gap(name, f"not scored; {did_you_mean(name)}psych201 score {name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
 
-# %% ../nbs/13_papers.ipynb #manifest
+# %% ../nbs/13_papers.ipynb #digests
 DIGESTS = ("weights", "config", "tokenizer")  # of which a score's identity holds the SHA-256
 
-
+# %% ../nbs/13_papers.ipynb #manifest
 def _manifest(scores: Path, models: Sequence[str], format: str, rule: str) -> pl.DataFrame:
     "How the scores of each model were made, and how much there is of it; only columns that say something."
     held: dict[str, list] = {}
