@@ -56,6 +56,12 @@ class _Baseline:
     def score(self, transcripts: list[Transcript]) -> pl.DataFrame:
         return pl.concat(response_rows(self, transcript, self._rows(transcript)) for transcript in transcripts)
 
+# %% ../nbs/08c_baselines.ipynb #even
+def _even(responses: list[str], options: list[str], k: int) -> pl.DataFrame:
+    "Each of k options is equally likely, whichever they are."
+    n = len(responses)
+    return _values(responses, [1.0] * n, [max(1, k)] * n, [0.0] * n, [[1.0] * len(options) if _few(options) else None] * n)
+
 # %% ../nbs/08c_baselines.ipynb #uniform
 @dataclass(frozen=True)
 class UniformBaseline(_Baseline):
@@ -77,9 +83,8 @@ class UniformBaseline(_Baseline):
         return f"{self.context(transcript.study, transcript.experiment)}-{transcript.digest}"
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
-        experiment, n = (transcript.study, transcript.experiment), len(transcript.responses)
-        options, k = self.options[experiment], max(1, self.sizes[experiment])
-        return _values(transcript.responses, [1.0] * n, [k] * n, [0.0] * n, [[1.0] * len(options) if _few(options) else None] * n)
+        experiment = (transcript.study, transcript.experiment)
+        return _even(transcript.responses, self.options[experiment], self.sizes[experiment])
 
 # %% ../nbs/08c_baselines.ipynb #response-counts
 def response_counts(
@@ -95,13 +100,14 @@ def response_counts(
 # %% ../nbs/08c_baselines.ipynb #marginal
 @dataclass(frozen=True)
 class MarginalBaseline(_Baseline):
-    "A response is as likely as the other participants of the experiment gave it."
+    "A response is as likely as the other participants of the experiment gave it; where people have keys of their own, as uniform."
     counts: dict[tuple[str, str], dict[str, Counter]] = field(repr=False)  # from response_counts
+    sizes: dict[tuple[str, str], int]  # from option_counts
     name: str = "baseline:marginal"
     card: dict = field(default_factory=lambda: vars(card("baseline:marginal")))
 
     def identity(self) -> Identity:
-        return _identity("frequency among other participants, half an answer added")
+        return _identity("frequency among other participants, half an answer added; log(number of options of a person) where these have their own")
 
     @cached_property
     def _totals(self) -> dict[tuple[str, str], Counter]:
@@ -120,8 +126,8 @@ class MarginalBaseline(_Baseline):
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, str], str]:
-        "A digest of all that was answered in each experiment."
-        return {experiment: fingerprint(list(total.items())) for experiment, total in self._totals.items()}
+        "A digest of all that was answered in each experiment, and of how many options a person had."
+        return {experiment: fingerprint([*total.items(), self.sizes[experiment]]) for experiment, total in self._totals.items()}
 
     def digest(self, transcript: Transcript) -> str:
         own = self.counts[transcript.study, transcript.experiment][transcript.participant]
@@ -129,6 +135,8 @@ class MarginalBaseline(_Baseline):
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
         experiment, n = (transcript.study, transcript.experiment), len(transcript.responses)
+        if (k := self.sizes[experiment]) < len(self.options[experiment]):  # keys of their own
+            return _even(transcript.responses, self.options[experiment], k)
         total, own = self._totals[experiment], self.counts[experiment][transcript.participant]
         weight = lambda option: total[option] - own[option] + 0.5
         z = total.total() - own.total() + len(total) / 2
@@ -158,7 +166,7 @@ class EarlierBaseline(UniformBaseline):
         return _values(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
 # %% ../nbs/08c_baselines.ipynb #make-baseline
-_MADE_FROM = [(UniformBaseline, distinct_responses, option_counts), (MarginalBaseline, response_counts), (EarlierBaseline, distinct_responses, option_counts)]
+_MADE_FROM = [(UniformBaseline, distinct_responses, option_counts), (MarginalBaseline, response_counts, option_counts), (EarlierBaseline, distinct_responses, option_counts)]
 BASELINES = dict(zip(BASELINE_NAMES, _MADE_FROM, strict=True))  # name -> scorer, and what of a data set it is made from
 
 # %% ../nbs/08c_baselines.ipynb #make-baseline-2

@@ -78,6 +78,29 @@ def test_two_models_of_the_same_responses(scored):
     assert parts["responses"] == len(base.chosen) and parts["difference"] == pytest.approx(parts["removed"] + parts["stays"])
     back = split_misalignment(base, post)
     assert back["stays"] == pytest.approx(-parts["stays"]) and back["temperature_base"] == parts["temperature_post"]
+    assert back["stays_low"] == pytest.approx(-parts["stays_high"], abs=1e-6)
+
+
+def two_models(seed: int, people: int, most: int) -> tuple[Choices, Choices]:
+    "A base model that half knows what people want, and a post-trained one that knows less, differs more between people and is too sure."
+    random = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), random.integers(most // 4, most, people))
+    wanted = random.normal(0, 1.5, len(person))
+    chosen = (random.random(len(person)) < 1 / (1 + np.exp(-wanted))).astype(int)
+    known = [wanted + random.normal(0, 0.5, len(person)), 3 * (wanted + (random.uniform(0.5, 2, people)[person] * random.normal(0, 1, len(person))))]
+    base, post = (Choices(np.stack([np.zeros(len(person)), one], 1), chosen, person, 0) for one in known)
+    return post, base
+
+
+@pytest.mark.slow
+def test_what_stays_and_what_is_removed_have_honest_intervals():
+    "People are drawn anew in 400 data sets, and temperatures are found anew in each."
+    truth, hits = split_misalignment(*two_models(0, 8_000, 40)), []
+    assert truth["removed"] > 0.1 and truth["stays"] > 0.05
+    for seed in range(1, 401):
+        found = split_misalignment(*two_models(seed, 40, 40))
+        hits.append([found[f"{part}_low"] <= truth[part] <= found[f"{part}_high"] for part in ("difference", "removed", "stays")])
+    assert all(0.92 <= share <= 0.98 for share in np.mean(hits, 0)), np.mean(hits, 0)
 
 
 def test_above_chance_against_all_baselines(scored):
@@ -89,6 +112,6 @@ def test_above_chance_against_all_baselines(scored):
         for one in table.iter_rows(named=True):
             mine, other = (rows.filter(model=model, study=one["study"])["nll"].mean() for model in (one["model"], name))
             assert one["r2"] == pytest.approx(1 - mine / other) and one["low"] <= one["r2"] <= one["high"]
-    assert (pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"] < -1).all()  # the sample's keys are drawn for each participant
+    np.testing.assert_allclose(pseudo_r2(rows, "baseline:uniform", ["baseline:marginal"])["r2"], 0, atol=1e-6)  # the sample's keys are drawn for each participant
     chance = rows.filter(model="baseline:uniform")["nll"].to_numpy()
     np.testing.assert_allclose(chance, np.log(2), atol=1e-6)  # among the two that each had

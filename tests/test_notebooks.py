@@ -9,7 +9,7 @@ import papermill
 import polars as pl
 import pytest
 
-from psych201 import data, models, score, shards, store
+from psych201 import data, score, shards, store
 from psych201.cards import card
 from psych201.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
@@ -24,6 +24,8 @@ PARAMETERS = {
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
        for name in ("misalignment", "robustness", "generations", "domains", "calibration", "supplement")},
+    "domains": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]],
+                "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
     "chance": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
@@ -45,10 +47,10 @@ def errors(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> Path:
-    "A store with two tiny models."
+    "A store with two tiny models and two baselines."
     folder = tmp_path_factory.mktemp("scores")
-    for name in ("tiny-llama", "tiny-gemma"):
-        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=2), folder, progress="none")
+    for name in ("tiny-llama", "tiny-gemma", "baseline:marginal", "baseline:uniform"):
+        score.score(name, data.load("sample", transcripts=2), folder, progress="none")
     return folder
 
 
@@ -82,6 +84,19 @@ def test_an_analysis_runs(path, tmp_path, scored):
             "nll_by_study.csv", "mean_nll.csv", "mean_nll_by_study.csv", "conditions.csv"}
     if path.stem == "misalignment":
         assert (tmp_path / "tables" / "misalignment_by_study.csv").read_text().count("tiny-gemma,tiny-llama") == 2
+    if path.stem in TABLES:
+        name, columns, length = TABLES[path.stem]
+        table = pl.read_csv(tmp_path / name)
+        assert len(table) == length and {"participants", "responses", *columns} <= set(table.columns)
+
+
+# Of some analyses a table, columns that it must have, and its rows; how many people and responses is in each.
+TABLES = {
+    "calibration": ("tables/temperature_split.csv", {"dropped", "left_out", "stays_low", "stays_high", "removed_low"}, 2),
+    "chance": ("tables/chance.csv", {"baseline", "r2", "low", "high", "dropped"}, 2 * 2 * 2),
+    "domains": ("figures/domains.csv", {"studies", "dropped", "cohens_d", "low", "high"}, 1),
+    "generations": ("tables/slopes.csv", {"n", "slope", "unscored"}, 1),
+}
 
 
 class Formatted:

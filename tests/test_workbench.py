@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from psych201 import cards, data, papers, reference, runner, shards, store, workbench
+from psych201 import cards, papers, reference, runner, shards, store, workbench
 from psych201.arguments import check_models
 from psych201.workbench import main
 
@@ -362,19 +362,32 @@ def test_a_baseline_goes_the_same_way(tmp_path, run):
     status, out, err = run("score", "tiny-llama", "baseline:uniform", "baseline:marginal", "--transcripts", "2", *words)
     assert status == 0, err
     rows = store.read_scores(tmp_path / "scores", ["baseline:uniform"])
-    options = {study: len(set(r for t in data.load("sample") if t.study == study for r in t.responses)) for study in set(rows["study"])}
     assert rows["nll"].to_list() == pytest.approx([math.log(2)] * len(rows))  # what all participants show: each had two options
     assert len(rows) == 2 * (40 + 24)
-    marginal = store.read_scores(tmp_path / "scores", ["baseline:marginal"])
-    first = next(one for one in data.load("sample") if one.key == marginal["transcript"][0])
-    others = [r for one in data.load("sample") if one.study == first.study and one.participant != first.participant for r in one.responses]
-    expected = [-math.log((others.count(r) + 0.5) / (len(others) + options[first.study] / 2)) for r in first.responses]
-    assert marginal.filter(transcript=first.key)["nll"].to_list() == pytest.approx(expected)
+    assert store.read_scores(tmp_path / "scores", ["baseline:marginal"])["nll"].to_list() == rows["nll"].to_list()  # keys drawn for each
     assert run("score", "baseline:uniform", *words)[0] == 0
     assert len(store.read_scores(tmp_path / "scores", ["baseline:uniform"])) == 10 * (40 + 24)
     status, out, err = run("paper", "--output", str(tmp_path), "--figures", "nll_by_size")
     assert status == 0 and "baseline:uniform" in out
     assert "baseline:uniform" in (tmp_path / "figures" / "nll_by_size.csv").read_text()
+
+
+def test_the_marginal_baseline_from_file_to_store(tmp_path, run):
+    "The same keys for all: what the other participants answered, half an answer added; old scores are not taken for new ones when somebody joins."
+    answers = {"1": "JJF", "2": "JFJ", "3": "JJJ", "4": "FJJ"}
+    write = lambda: (tmp_path / "keys.jsonl").write_text("\n".join(
+        json.dumps({"text": " ".join(f"<<{key}>>" for key in keys), "experiment": "e", "participant": who}) for who, keys in answers.items()))
+    words = ["score", "baseline:marginal", "--data", str(tmp_path / "keys.jsonl"), "--output", str(tmp_path / "out")]
+    for more in ({}, {"5": "FFF"}):
+        answers |= more
+        write()
+        if more:
+            assert "not put to baseline:marginal as they were" in run(*words)[2]
+        status, out, err = run(*words, *["--restart"] * bool(more))
+        assert status == 0, err
+        rows = store.read_scores(tmp_path / "out" / "scores").filter(participant="1")
+        others = "".join(keys for who, keys in answers.items() if who != "1")
+        assert rows["nll"].to_list() == pytest.approx([-math.log((others.count(key) + 0.5) / (len(others) + 1)) for key in "JJF"])
 
 
 def test_lines_where_nobody_watches(tmp_path, run):
