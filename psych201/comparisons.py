@@ -180,12 +180,12 @@ def _write_cells(axes, matrix: pd.DataFrame, beyond: pd.DataFrame, reach: dict, 
     "The number of each cell, below it how far its interval reaches, and the published one."
     for i, pair in enumerate(matrix.index):
         for j, domain in enumerate(matrix.columns):
-            value, colour = matrix.iat[i, j], "white" if abs(matrix.iat[i, j]) > dark else "black"
+            value, (colour, paler) = matrix.iat[i, j], ("white", "#DDDDDD") if abs(matrix.iat[i, j]) > dark else ("black", "#505050")
             lines = [("" if pd.isna(value) else ("≥" if beyond.iat[i, j] else "") + _two_places(value), size, colour)]
             if pd.notna(half := reach.get((pair, domain))):
                 lines.append((f"±{_two_places(half)}", max(5, size - 1), colour))
             if (other := grey.get((pair, domain))) is not None:
-                lines.append((_two_places(other), max(5, size - 1), "#666666"))
+                lines.append((_two_places(other), max(5, size - 1), paler))
             for height, (text, points, ink) in zip(HEIGHTS[len(lines)], lines):
                 axes.text(j + 0.5, i + height, text, ha="center", va="center", fontsize=points, color=ink)
 
@@ -196,7 +196,7 @@ def _draw_matrix(axes, matrix: pd.DataFrame, studies: dict[str, int], ends: floa
     axes.figure.colorbar(axes.collections[0], ax=axes, location="top" if narrow else "right", fraction=0.03, pad=0.02, aspect=30, label="Cohen's d (red: worse)")
     counts = [f"{' ' if narrow else chr(10)}({studies[name]})" if name in studies else "" for name in matrix.columns]
     names = [(name if narrow else name.replace(" ", "\n")) + n for name, n in zip(matrix.columns, counts)]
-    axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90 if narrow else 0, fontsize=6)
+    axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90 if narrow else 0, fontsize=6 if narrow else 5.5)
     axes.tick_params(axis="y", labelsize=5.5 if narrow else 7)
     axes.set(xlabel="", ylabel="")
     axes.axhline(len(matrix) - 1, color="white", linewidth=4)
