@@ -12,7 +12,6 @@ from math import factorial
 
 import numpy as np
 import scipy.stats
-import statsmodels.api as sm
 
 # %% ../nbs/10g_trend.ipynb #group-slope
 def _slope(means: np.ndarray) -> np.ndarray:
@@ -55,20 +54,40 @@ def trend_over_groups(
     half = float(scipy.stats.t.ppf((1 + level) / 2, n - 2) * fit.stderr)
     return found | {"low": slope - half, "high": slope + half, "p": _exact_p(means), "p_least": 2 / factorial(n) if n <= 8 else None}
 
+# %% ../nbs/10g_trend.ipynb #within
+def _within(of: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, float, int]:
+    "Slope of y over x with an intercept for each group, its variance, and the degrees of freedom of that."
+    n = np.bincount(of)
+    x, y = (one - (np.bincount(of, one) / n)[of] for one in (x, y))
+    spare = len(x) - len(n) - 1
+    if np.allclose(x, 0) or spare < 1:
+        raise ValueError("Generation and size cannot be told apart in these pairs, or there are too few: a generation needs pairs of several sizes.")
+    slope = x @ y / (x @ x)
+    return float(slope), float(np.sum((y - slope * x) ** 2) / spare / (x @ x)), spare
+
+# %% ../nbs/10g_trend.ipynb #reach
+def _around(slope: float, variance: float, degrees: float, level: float) -> dict:
+    half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * variance**0.5
+    return {"slope": slope, "low": slope - half, "high": slope + half}
+
 # %% ../nbs/10g_trend.ipynb #with-size
 def trend_with_size(
     rank: Sequence[float],  # of the generation of each pair: 0, 1, 2
     size_b: Sequence[float],  # parameters of each pair
     value: Sequence[float],
     level: float = 0.95,  # of the intervals
-) -> dict:  # rows, and for a step and for ten times the size: slope, low, high
-    "Regression of a value on generation and the decimal logarithm of size."
-    columns = np.column_stack([rank, np.log10(np.asarray(size_b, dtype=float))]).astype(float)
-    if np.linalg.matrix_rank(sm.add_constant(columns)) < 3 or len(columns) < 5:
-        raise ValueError("Generation and size cannot be told apart in these pairs, or there are fewer than five.")
-    if np.isclose(np.diag(sm.add_constant(columns) @ np.linalg.pinv(sm.add_constant(columns))), 1).any():
-        raise ValueError("One pair decides alone about generation or size; with pairs like these no interval can be made.")
-    fit = sm.OLS(np.asarray(value, dtype=float), sm.add_constant(columns)).fit(cov_type="HC3", use_t=True)
-    ends = fit.conf_int(alpha=1 - level)
-    return {"rows": len(columns)} | {name: {"slope": float(fit.params[place]), "low": float(ends[place][0]), "high": float(ends[place][1])}
-                                     for place, name in ((1, "step"), (2, "tenfold"))}
+) -> dict:  # rows, groups, and for a step at equal size and for ten times the size: slope, low, high; no interval of a step below three groups
+    "Trend of a value over generations and with the decimal logarithm of size."
+    (ranks, of), x, y = np.unique(rank, return_inverse=True), np.log10(np.asarray(size_b, dtype=float)), np.asarray(value, dtype=float)
+    tenfold, variance, spare = _within(of, x, y)
+    sizes, means = (np.bincount(of, one) / np.bincount(of) for one in (x, y))
+    found = {"rows": len(y), "groups": len(ranks), "tenfold": _around(tenfold, variance, spare, level), "step": dict.fromkeys(("slope", "low", "high"))}
+    if len(ranks) < 2:
+        return found
+    at_equal_size = means - tenfold * sizes
+    line = scipy.stats.linregress(ranks, at_equal_size)
+    if len(ranks) < 3:
+        return found | {"step": found["step"] | {"slope": float(line.slope)}}
+    parts = np.array([line.stderr**2, scipy.stats.linregress(ranks, sizes).slope ** 2 * variance])
+    degrees = parts.sum() ** 2 / (parts**2 @ [1 / (len(ranks) - 2), 1 / spare]) if parts.any() else spare
+    return found | {"step": _around(float(line.slope), float(parts.sum()), float(degrees), level)}

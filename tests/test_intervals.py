@@ -35,6 +35,13 @@ def ends(found: dict) -> tuple[float, float]:
     return found["low"], found["high"]
 
 
+def of_generations(random, shared: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Generation, size and value of pairs; those of a generation share something, and older ones are larger."
+    rank = np.repeat([0, 1, 2, 3], [4, 7, 5, 4])
+    size = random.normal(0.8 - 0.1 * rank, 0.5)
+    return rank, 10**size, TRUTH * (rank + size) + random.normal(0, shared, 4)[rank] + random.normal(0, 0.05, len(rank))
+
+
 INTERVALS = {
     "25 people": lambda random: ends(cluster_interval(*people(random, 25, TRUTH))),
     "5 people, wild": lambda random: ends(wild_interval(*people(random, 5, TRUTH), draws=399)),
@@ -47,8 +54,9 @@ INTERVALS = {
         [0.5, 1, 3, 7, 70], 2 + TRUTH * np.log10([0.5, 1, 3, 7, 70]) + random.normal(0, 0.05, 5))),
     "trend over four groups": lambda random: ends(trend_over_groups(
         list("aabbbccdd"), TRUTH * np.array([0, 0, 1, 1, 1, 2, 2, 3, 3]) + random.normal(0, 0.2, 9), list("abcd"))),
-    "trend with size": lambda random: ends(trend_with_size(
-        np.arange(12) % 3, 2.0 ** np.arange(12), TRUTH * (np.arange(12) % 3) + random.normal(0, 0.1, 12))["step"]),
+    "trend with size": lambda random: ends(trend_with_size(*of_generations(random, 0.1))["step"]),
+    "trend with size, of little that generations share": lambda random: ends(trend_with_size(*of_generations(random, 0.01))["step"]),
+    "tenfold size": lambda random: ends(trend_with_size(*of_generations(random, 0.1))["tenfold"]),
 }
 
 
