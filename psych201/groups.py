@@ -45,7 +45,7 @@ def slope_per_decade(
     if len(np.unique(x)) < 2:
         return {"n": len(x), "slope": None, "low": None, "high": None, "value_at_1": None}
     fit = scipy.stats.linregress(x, y)
-    half = scipy.stats.t.ppf((1 + level) / 2, len(x) - 2) * fit.stderr if len(x) > 2 else None
+    half = scipy.stats.t.ppf((1 + level) / 2, len(x) - 2) * np.nan_to_num(fit.stderr) if len(x) > 2 else None  # nan: a flat line
     low, high = (None, None) if half is None else (fit.slope - half, fit.slope + half)
     return {"n": len(x), "slope": fit.slope, "low": low, "high": high, "value_at_1": fit.intercept}
 

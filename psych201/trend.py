@@ -50,8 +50,8 @@ def trend_over_groups(
     found = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None, "p": None, "p_least": None}
     if n < 3:
         return found
-    fit = scipy.stats.linregress(np.arange(n), means)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 2) * fit.stderr)
+    error = np.nan_to_num(scipy.stats.linregress(np.arange(n), means).stderr)  # nan: all means are alike
+    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 2) * error)
     return found | {"low": slope - half, "high": slope + half, "p": _exact_p(means), "p_least": 2 / factorial(n) if n <= 8 else None}
 
 # %% ../nbs/10g_trend.ipynb #within
@@ -88,6 +88,6 @@ def trend_with_size(
     line = scipy.stats.linregress(ranks, at_equal_size)
     if len(ranks) < 3:
         return found | {"step": found["step"] | {"slope": float(line.slope)}}
-    parts = np.array([line.stderr**2, scipy.stats.linregress(ranks, sizes).slope ** 2 * variance])
+    parts = np.array([np.nan_to_num(line.stderr) ** 2, scipy.stats.linregress(ranks, sizes).slope ** 2 * variance])
     degrees = parts.sum() ** 2 / (parts**2 @ [1 / (len(ranks) - 2), 1 / spare]) if parts.any() else spare
     return found | {"step": _around(float(line.slope), float(parts.sum()), float(degrees), level)}
