@@ -60,7 +60,7 @@ class _Baseline:
 def _even(responses: list[str], options: list[str], k: int) -> pl.DataFrame:
     "Each of k options is equally likely, whichever they are."
     n = len(responses)
-    return _values(responses, [1.0] * n, [max(1, k)] * n, [0.0] * n, [[1.0] * len(options) if _few(options) else None] * n)
+    return _values(responses, [1.0] * n, [k] * n, [0.0] * n, [[1.0] * len(options) if _few(options) else None] * n)
 
 # %% ../nbs/08c_baselines.ipynb #uniform
 @dataclass(frozen=True)
