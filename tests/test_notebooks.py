@@ -26,7 +26,8 @@ PARAMETERS = {
        for name in ("misalignment", "robustness", "generations", "domains", "calibration", "supplement")},
     "domains": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]],
                 "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
-    "chance": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
+    "chance": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"], "least": 1,
+               "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
@@ -88,6 +89,11 @@ def test_an_analysis_runs(path, tmp_path, scored):
         name, columns, length = TABLES[path.stem]
         table = pl.read_csv(tmp_path / name)
         assert len(table) == length and {"participants", "responses", *columns} <= set(table.columns)
+    if path.stem == "chance":
+        rows, means, items = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("chance", "chance_by_domain", "distributions"))
+        assert means["studies"].to_list() == [2, 2] and means["responses"].to_list() == [128, 128]
+        assert means["r2"].to_list() == pytest.approx([rows.filter(model=model, baseline="baseline:uniform")["r2"].mean() for model in means["model"]])
+        assert items.group_by("model").agg(pl.col("responses").sum() + pl.col("dropped").first())["responses"].to_list() == [128, 128]
 
 
 # Of some analyses a table, columns that it must have, and its rows; how many people and responses is in each.
