@@ -1,4 +1,4 @@
-# make demo: install, score both packaged models on the sample, draw the figure.   make test: all tests.
+# make demo: install, score the models that come with the package on the sample, draw the figures.   make test: all tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ $(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: venv  ## score both packaged models on the sample and draw the figure
+demo: venv  ## score the models that come with the package on the sample and draw the figures
 	psych201 demo
 
 test: check  ## all tests: notebooks, pytest with slow ones

@@ -147,9 +147,12 @@ BASELINE_NAMES = ("baseline:uniform", "baseline:marginal", "baseline:earlier")
 _BUILT_IN = (*PACKAGED, *SHIPPED, *TINY_NAMES, *BASELINE_NAMES)
 
 
-def did_you_mean(name: str) -> str:
+def did_you_mean(
+    name: str,
+    known: Iterable[str] | None = None,  # names that there are; None: those of models
+) -> str:
     "The known names that look like a name, as the beginning of a sentence; '' if none does."
-    known = [*_BUILT_IN, *published_models()["model"]]
+    known = [*_BUILT_IN, *published_models()["model"]] if known is None else known
     lower = {one.lower(): one for one in known}
     close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3, 0.75) if lower[one] != name]
     return f"Did you mean {' or '.join(close)}? " if close else ""

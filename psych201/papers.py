@@ -41,7 +41,7 @@ def choose_analyses(
     "The notebooks that draw these figures; raises `WorkbenchError` for a name that none draws."
     of_figure = {figure: name for name, drawn in ANALYSES.items() for figure in drawn}
     if unknown := sorted(set(figures or ()) - set(of_figure)):
-        raise WorkbenchError(f"No figure {unknown[0]}. There are: {', '.join(of_figure)}.")
+        raise WorkbenchError(f"No figure {unknown[0]}. {did_you_mean(unknown[0], of_figure)}There are: {', '.join(of_figure)}.")
     return [name for name in ANALYSES if figures is None or {figure for figure in figures if of_figure[figure] == name}]
 
 # %% ../nbs/13_papers.ipynb #run-one

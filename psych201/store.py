@@ -193,6 +193,8 @@ def find_shards(
     every = retried(lambda: read_shards(store))
     wanted = {"format": formats, "rule": rules}
     there = [shard for shard in every if all(some is None or shard.identity.must[name] in some for name, some in wanted.items())]
+    if not Path(store).is_dir():
+        raise StoreError(f"There is no folder {store}, so it holds no scores; run `psych201 score MODEL --output FOLDER` first, or name the folder that it wrote.")
     if not there:
         asked = "".join(f" in the {name} {' or '.join(some)}" for name, some in wanted.items() if some)
         others = " and ".join(sorted({"{format}/{rule}".format(**shard.identity.must) for shard in every}))

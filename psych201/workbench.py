@@ -98,6 +98,9 @@ def _stored_names(names: Iterable[str] | None) -> list[str] | None:
 def _paper_command(arguments: argparse.Namespace) -> int:
     "psych201 paper: draws the figures from a store of scores, or from the published numbers."
     if arguments.published:
+        given = [name for name in ("scores", "models", "figures", "pair", "data", "format", "rule") if getattr(arguments, name)]
+        if given:
+            raise UserError(f"--published draws all figures from the published numbers; --{given[0]} is about a store of scores. Leave one of them out.")
         return _published(Path(arguments.output or load_settings().runs_path / "published"))
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
@@ -145,7 +148,7 @@ def _data_command(arguments: argparse.Namespace) -> int:
     for name in dataset.passed_over:
         print(f"passed over: {name}")
     if dataset.problems:
-        print(*dataset.problems, f"{len(dataset.problems)} problems.", sep="\n", file=sys.stderr)
+        print(*dataset.problems, f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) != 1)}.", sep="\n", file=sys.stderr)
     return 1 if dataset.problems else 0
 
 # %% ../nbs/13_workbench.ipynb #demo-on-data

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+import statsmodels.api as sm
 
 from psych201.bootstrap import hierarchical_bootstrap, mean_intervals, percentile_interval
 from psych201.chance import pseudo_r2
@@ -64,6 +65,19 @@ INTERVALS = {
 @pytest.mark.parametrize("name", INTERVALS)
 def test_intervals_hold_the_truth_as_often_as_they_say(name):
     assert 0.92 <= coverage(INTERVALS[name]) <= 0.98
+
+
+@pytest.mark.slow
+def test_a_trend_that_takes_pairs_for_independent_is_too_sure():
+    "What 10g_trend says of it, where pairs of a generation share as much as they differ."
+    hits = []
+    for seed in range(DATA_SETS):
+        rank, size, value = of_generations(np.random.default_rng(seed), 0.05)
+        of_pairs = sm.OLS(value, sm.add_constant(np.column_stack([rank, np.log10(size)]))).fit(cov_type="HC3", use_t=True).conf_int()[1]
+        low, high = ends(trend_with_size(rank, size, value)["step"])
+        hits.append((of_pairs[0] <= TRUTH <= of_pairs[1], low <= TRUTH <= high))
+    of_pairs, of_groups = np.mean(hits, 0)
+    assert of_pairs < 0.85 and 0.92 <= of_groups <= 0.98, (of_pairs, of_groups)
 
 
 @pytest.mark.slow

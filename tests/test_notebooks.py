@@ -135,7 +135,7 @@ def test_personas_and_templates_of_a_store(tmp_path):
     drawn = pd.read_csv(tmp_path / "figures" / "persona.csv")
     assert drawn["study"].value_counts().to_dict() == {"all": 2} | {f"study{s}": 2 for s in range(4)}
     null = pd.read_csv(tmp_path / "tables" / "persona_null.csv")
-    assert null["difference"].tolist() == pytest.approx([0.003, 0.003]) and (null["p_holm"] < 0.01).all()
+    assert null["difference"].tolist() == pytest.approx([-0.003, -0.003]) and (null["p_holm"] < 0.01).all()
     assert null["warning"].isna().all()
     assert null[["studies", "participants", "responses", "dropped"]].to_numpy().tolist() == [[4, 20, 40, 0]] * 2
 

@@ -108,7 +108,8 @@ def test_a_pair_of_ones_own(tmp_path, run):
     status, out, err = run("paper", *words, "--pair", "tiny-llama", "mine", "--figures", "misalignment")
     assert status == 0 and "Missing:   mine: not scored" in err and "mine</b>: not scored" in (tmp_path / "index.html").read_text()
     for wrong, message in ((["--pair", "tiny-llama", "tiny-llama"], "not tiny-llama and tiny-llama"), (["--models", "mine"], "holds no scores of mine"),
-                           (["--figures", "fig2"], "No figure fig2. There are: nll_by_size")):
+                           (["--figures", "fig2"], "No figure fig2. There are: nll_by_size"),
+                           (["--published", "--figures", "misalignment"], "--figures is about a store of scores")):
         status, out, err = run("paper", *words, *wrong)
         assert status == 1 and message in err
 
@@ -209,7 +210,7 @@ def test_help_and_typos_answer_at_once():
 def test_data_lists_problems(tmp_path, run):
     (tmp_path / "prompts.jsonl").write_text('{"text": "<<J>>", "experiment": "e", "participant": 1}\n{"text": "J"}\n')
     status, out, err = run("data", str(tmp_path))
-    assert status == 1 and "1 problems." in err and "line 2" in err and tmp_path.name in out
+    assert status == 1 and "1 problem." in err and "line 2" in err and tmp_path.name in out
 
 
 def test_help_and_version():
