@@ -20,6 +20,8 @@ CAPTIONS = {
     "nll_by_size": ("NLL by model size", "Mean negative log-likelihood of the responses; lower is more human-like. One panel a family; bars: 95% intervals for the same studies and other people."),
     "nll_by_study": ("NLL by study", "The same study by study, each on a scale of its own; bars: 95% intervals over its people."),
     "misalignment": ("Misalignment", "What post-training adds to the nats per response, paired over the same responses; right of zero is worse. Bars: 95% intervals, of a study over its people, of a mean as its row says."),
+    "behaviour": ("Trained on behaviour", "What training on behaviour adds to the nats per response of models such as Centaur: left of zero they predict people better."),
+    "code_math": ("Code and mathematics", "What post-training for code or mathematics adds to the nats per response; right of zero is worse."),
     "robustness": ("Does the effect survive?", "The same effect under other ways to measure it: spans, markers, options, temperature, first responses. Bars: 95% intervals."),
     "generations": ("Generations", "Base models by size, and the effect of post-training from generation to generation: points are pairs, diamonds means of a generation with their 95% t intervals over its pairs."),
     "domains": ("Domains", "The effect of post-training by pair and kind of task; red is worse. Below: half of the 95% interval over studies, and the published effect in grey. ≥: read off a colour where the published scale ends."),
@@ -29,8 +31,6 @@ CAPTIONS = {
     "chance": ("Above chance", "Share of a baseline's NLL that each model saves; 0 is the baseline, comparable between tasks. Bars: 95% intervals over people; each model over the responses that it and the baseline scored."),
     "distributions": ("Where people disagree", "Entropy of the model's answers beside people's, and the distance between both distributions."),
     "template": ("Chat template", "Mean NLL without and with the chat template."),
-    "behaviour": ("Trained on behaviour", "What training on behaviour adds to the nats per response of models such as Centaur: left of zero they predict people better."),
-    "code_math": ("Code and mathematics", "What post-training for code or mathematics adds to the nats per response; right of zero is worse."),
 }  # name of a file -> title, what it shows
 
 # %% ../nbs/12_page.ipynb #gap

@@ -16,6 +16,7 @@ from papermill import inspect_notebook
 
 from .analysis import save_tables, scored_models
 from .cards import did_you_mean
+from .data import sample_path
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
 from .store import find_shards, read_conditions
@@ -79,6 +80,13 @@ def _manifest(scores: Path, models: Sequence[str], format: str, rule: str) -> pl
     made = counts.join(read_conditions(scores, models or None, [format], [rule]), on="model", how="left", maintain_order="left")
     return made.select(column for column in made if column.null_count() < len(column)).sort("model")
 
+# %% ../nbs/13_papers.ipynb #simulated
+def _simulated(scores: Path, models: Sequence[str], format: str, rule: str) -> str:
+    "A sentence about the studies of the built-in sample, if they are among what is scored."
+    own = {path.name for path in sample_path().iterdir() if path.is_dir()}
+    found = sorted(own & {shard.study for shard in find_shards(scores, models or None, [format], [rule])})
+    return f" {' and '.join(found)}: simulated people, who follow simple rules; they show the method and cannot say how human-like a model is." if found else ""
+
 # %% ../nbs/13_papers.ipynb #draw-paper
 def draw_paper(
     scores: Path,  # the store
@@ -104,7 +112,7 @@ def draw_paper(
         _run(name, output, given)
     save_tables(output, manifest=_manifest(scores, there, format, rule))
     what = f"{', '.join(models) or 'all models of the store'}, format {format}, rule {rule}"
-    return write_page(output, "How human-like?", f"Scores of {scores}: {what}. Lower NLL is more human-like; the published points are grey.", gaps, begun)
+    return write_page(output, "How human-like?", f"Scores of {scores}: {what}. Lower NLL is more human-like; the published points are grey.{_simulated(scores, there, format, rule)}", gaps, begun)
 
 # %% ../nbs/13_papers.ipynb #draw-published
 def draw_published(

@@ -18,16 +18,24 @@ def _differ(rows: pd.DataFrame) -> bool:
     "True if nats per token are other numbers than nats per response."
     return not (rows["nats_per_token"] - rows["mean_nll"]).abs().fillna(0).lt(1e-9).all()
 
+# %% ../nbs/11a_studies.ipynb #end
+def _end(rows: pd.DataFrame) -> float:
+    "Where a scale ends: behind all means and intervals, but where an interval reaches beyond twice the largest mean."
+    most = rows["mean_nll"].max()
+    return 1.05 * float(min(2 * most, np.nanmax([most, rows["high"].max() if "high" in rows else most])))
+
 # %% ../nbs/11a_studies.ipynb #study-panel
 def _study_panel(axes, rows: pd.DataFrame, models: list[str]) -> None:
     "One study: a line per model, in the order of `models`."
     place = [models.index(model) for model in rows["model"]]
     colours = [TYPES[kind][1] for kind in rows["type"]]
+    if "low" in rows:
+        axes.hlines(place, rows["low"].clip(lower=0), rows["high"], colors=colours, linewidth=1)
     axes.scatter(rows["mean_nll"], place, c=colours, s=14, zorder=3, clip_on=False)
     if _differ(rows):
         axes.scatter(rows["nats_per_token"], place, facecolors="white", edgecolors=colours, s=34, zorder=2, clip_on=False)
     axes.set_yticks(range(len(models)), short_names(models))
-    axes.set_xlim(0, 1.05 * rows["mean_nll"].max())
+    axes.set_xlim(0, _end(rows))
     axes.set_ylim(-0.5, len(models) - 0.5)
 
 # %% ../nbs/11a_studies.ipynb #study-title
@@ -75,7 +83,7 @@ def _study_map(table: pd.DataFrame, width: float) -> Figure:
 
 # %% ../nbs/11a_studies.ipynb #nll-by-study
 def nll_by_study(
-    table: pd.DataFrame,  # one row a model and study: study, model, type, mean_nll, nats_per_token, participants, responses
+    table: pd.DataFrame,  # one row a model and study: study, model, type, mean_nll, nats_per_token, participants, responses; low, high if known
     width: float = PAGE,  # inches
     most: int = 30,  # studies with a panel each; if there are more, a map
 ) -> Figure:
