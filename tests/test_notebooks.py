@@ -137,29 +137,33 @@ def test_personas_and_templates_of_a_store(tmp_path):
     null = pd.read_csv(tmp_path / "tables" / "persona_null.csv")
     assert null["difference"].tolist() == pytest.approx([-0.003, -0.003]) and (null["p_holm"] < 0.01).all()
     assert null["warning"].isna().all()
-    assert null[["studies", "participants", "responses", "dropped"]].to_numpy().tolist() == [[4, 20, 40, 0]] * 2
+    means = pd.read_csv(tmp_path / "tables" / "persona_means.csv")
+    for table in (null, means):
+        assert table[["studies", "participants", "responses", "dropped"]].to_numpy().tolist() == [[4, 20, 40, 0]] * 2
+    assert (means["cohens_d"] < 0).all()  # it costs something
 
 
 class Shifted(Formatted):
-    "A scorer whose post-trained models need some nats more, the same for each response."
+    "A scorer whose post-trained models need some nats more, not the same for each person."
 
     MORE = {"Qwen/Qwen2.5-0.5B-Instruct": 0.1, "Qwen/Qwen2.5-7B-Instruct": 0.3, "Qwen/Qwen3-0.6B": 0.4, "Qwen/Qwen3-8B": 0.6}
 
     def score(self, transcripts):
-        return super().score(transcripts).with_columns(nll=pl.col("nll") + self.MORE.get(self.name, 0) + 0.2 * pl.col("transcript").str.slice(-1).is_in(list("02468ace")))
+        person = pl.col("transcript").str.slice(-2, 1).str.to_integer(base=16) / 16
+        return super().score(transcripts).with_columns(nll=pl.col("nll") + self.MORE.get(self.name, 0) * (1 + person) + 0.2 * pl.col("transcript").str.slice(-1).is_in(list("02468ace")))
 
 
 def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
     "One row a series and a type; Cohen's d with the standard deviation of the published figure."
-    people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(3) for p in range(4)]
+    people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(5)]
     for name in (*Shifted.MORE, "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-8B-Base"):
         score.score(Shifted(name, "plain"), data.Dataset(people), tmp_path / "scores", progress="none")
     for notebook in ("generations", "misalignment"):
         run_notebook(notebook, tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
     effects = pd.read_csv(tmp_path / "tables" / "misalignment_by_study.csv")
     drawn = pd.read_csv(tmp_path / "figures" / "generations.csv").query("panel == 'pairs'").set_index("post")["cohens_d"]
-    published = effects.groupby("post")["cohens_d"].mean()  # standard deviations of eight responses, with n
-    assert drawn.to_dict() == pytest.approx((published * (7 / 8) ** 0.5).to_dict())
+    published = effects.groupby("post")["cohens_d"].mean()  # standard deviations of ten responses, with n
+    assert drawn.to_dict() == pytest.approx((published * (9 / 10) ** 0.5).to_dict())
     (trend,) = pd.read_csv(tmp_path / "tables" / "generation_trends.csv").to_dict("records")
     means = drawn.groupby(drawn.index.str.contains("Qwen3")).mean()
     assert (trend["series"], trend["generations"], trend["pairs"]) == ("Qwen", 2, 4) and trend["step"] == pytest.approx(means[True] - means[False])
@@ -167,6 +171,9 @@ def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
     assert by_type["pairs"].sum() == 4 and by_type.loc["instruct", "dropped"] == 0
     of_type = effects.assign(type=[card(post).type for post in effects["post"]]).groupby("type")[["cohens_d", "difference"]].mean()
     pd.testing.assert_frame_equal(by_type[["cohens_d", "difference"]].sort_index(), of_type.sort_index())
+    over, each = (pd.read_csv(tmp_path / "tables" / f"misalignment_{name}.csv") for name in ("over_studies", "leave_one_out"))
+    assert over[["studies", "participants", "responses", "dropped"]].to_numpy().tolist() == [[4, 20, 40, 0]] * 4
+    assert each.groupby("post").size().tolist() == [4] * 4 and each.groupby("post").first()["without"].to_dict() == over.set_index("post")["without"].to_dict()
 
 
 def test_the_figure_says_which_model_is_missing(tmp_path, scored):
