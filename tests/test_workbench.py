@@ -130,7 +130,7 @@ def test_the_published_figures(tmp_path, run):
         assert drawn[figure][column].tolist() == pytest.approx(published["value" if "value" in published.columns else column].to_list())
     domains = pd.read_csv(tmp_path / "tables" / "domains.csv")
     assert domains["cohens_d"].round(4).tolist() == [.0575, .0721, .0831, .0831, .0867, .1233, .1781] and (domains["low"].isna() == (domains["beyond"] > 0)).all()
-    assert pd.read_csv(tmp_path / "tables" / "generations.csv")["mean"].round(4).tolist() == [0.0234, 0.0433, 0.1300, 0.1593]
+    assert pd.read_csv(tmp_path / "tables" / "generations.csv")["cohens_d"].round(4).tolist() == [0.0234, 0.0433, 0.1300, 0.1593]
 
 
 def test_rule_paper_from_the_command_line(tmp_path, run):
