@@ -71,6 +71,11 @@ def people_of(
     "People study by study, as arrays."
     return [(one["mean"].to_numpy(), one["n"].to_numpy()) for _, one in table.group_by("study", maintain_order=True)]
 
+# %% ../nbs/10d_bootstrap.ipynb #people
+def _people(scores: pl.DataFrame, value: str) -> pl.DataFrame:
+    "One row a person of a model and study: responses that have a value, and their mean."
+    return scores.drop_nulls(value).group_by("model", "format", "study", "person", maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
+
 # %% ../nbs/10d_bootstrap.ipynb #mean-intervals
 def mean_intervals(
     scores: pl.DataFrame,  # columns of store.SCHEMA, or at least model, format, study, person and the value
@@ -78,8 +83,7 @@ def mean_intervals(
     level: float = 0.95,
 ) -> pl.DataFrame:  # model, format, low, high; None where most studies have a single person
     "Interval of each model's mean over studies: the same studies, other people."
-    people = scores.drop_nulls(value).group_by("model", "format", "study", "person", maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
-    rows = []
+    people, rows = _people(scores, value), []
     for (model, format), table in people.group_by("model", "format", maintain_order=True):
         found = strata_interval(people_of(table), level)
         rows.append((model, format, found["low"], found["high"]))
@@ -92,8 +96,8 @@ def study_intervals(
     level: float = 0.95,
 ) -> pl.DataFrame:  # model, format, study, low, high; None for a study of one person
     "Interval of each model's mean in each study, over its people."
-    keys = ["model", "format", "study"]
-    people = scores.drop_nulls(value).group_by(*keys, "person", maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
-    rows = [(*names, *(cluster_interval(some["mean"], some["n"], level)[end] for end in ("low", "high")))
-            for names, some in people.group_by(keys, maintain_order=True)]
+    keys, rows = ["model", "format", "study"], []
+    for names, people in _people(scores, value).group_by(keys, maintain_order=True):
+        found = cluster_interval(people["mean"], people["n"], level)
+        rows.append((*names, found["low"], found["high"]))
     return pl.DataFrame(rows, schema=dict.fromkeys(keys, pl.String) | dict(low=pl.Float64, high=pl.Float64), orient="row")

@@ -132,9 +132,10 @@ def split_misalignment(
     difference = option_nll(post) - option_nll(base)
     stays = crossvalidated_nll(post) - crossvalidated_nll(base)
     parts = {"difference": difference, "removed": difference - stays, "stays": stays}
-    each = [_part(name, values, post.person, level) for name, values in parts.items()]
-    return {"participants": len(np.unique(post.person)), "responses": len(post.chosen), "left_out": post.left_out} | each[0] | each[1] | each[2] | {
-        "temperature_post": fit_temperature(post), "temperature_base": fit_temperature(base)}
+    found = {"participants": len(np.unique(post.person)), "responses": len(post.chosen), "left_out": post.left_out}
+    for name, values in parts.items():
+        found |= _part(name, values, post.person, level)
+    return found | {"temperature_post": fit_temperature(post), "temperature_base": fit_temperature(base)}
 
 # %% ../nbs/10h_calibration.ipynb #part
 def _part(name: str, values: np.ndarray, person: np.ndarray, level: float) -> dict:
@@ -159,12 +160,11 @@ def temperature_split(
     "What one temperature for each model and study removes of the effect of post-training, and what stays."
     known = [_by_response(one).select(*PLACE, "option") for one in (post, base)]
     same = known[0].join(known[1], on=PLACE, suffix="_base").filter(pl.col("option") == pl.col("option_base"))
-    every = pl.concat(known).unique(PLACE).group_by("study").len().sort("study")
+    shared = [one.join(same, on=PLACE, how="semi", maintain_order="left").partition_by("study", as_dict=True) for one in (post, base)]
     rows = []
-    for study, n in every.iter_rows():
-        both = same.filter(study=study).select(PLACE)
-        sides = [choice_arrays(one.join(both, on=PLACE, how="semi", maintain_order="left")) for one in (post, base)]
-        rows.append({"study": study, "dropped": n - len(both), **split_misalignment(*sides, level)})
+    for study, n in pl.concat(known).unique(PLACE).group_by("study").len().sort("study").iter_rows():
+        found = split_misalignment(*(choice_arrays(studies.get((study,), post.head(0))) for studies in shared), level)
+        rows.append({"study": study, "dropped": n - found["responses"] - found["left_out"], **found})
     return pl.DataFrame(rows, schema=SPLIT).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 # %% ../nbs/10h_calibration.ipynb #option-scores-schema
