@@ -7,16 +7,16 @@ __all__ = ['ANALYSES', 'DIGESTS', 'choose_analyses', 'draw_paper', 'draw_publish
 
 # %% ../nbs/13_papers.ipynb #imports
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import polars as pl
 from papermill import inspect_notebook
 
 from .analysis import save_tables, scored_models
 from .cards import did_you_mean
-from .data import sample_path
+from .data import sample_path, studies
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
 from .store import find_shards, read_conditions
@@ -87,6 +87,19 @@ def _simulated(scores: Path, models: Sequence[str], format: str, rule: str) -> s
     found = sorted(own & {shard.study for shard in find_shards(scores, models or None, [format], [rule])})
     return f" {' and '.join(found)}: simulated people, who follow simple rules; they show the method and cannot say how human-like a model is." if found else ""
 
+# %% ../nbs/13_papers.ipynb #own-domains
+def _own_domains(sources: Sequence[str]) -> dict[str, str]:  # study -> domain
+    "Domains of the studies that have a study.toml with one, in the sources."
+    table = studies(sources)
+    return dict(table.loc[(table["data_set"] == "own") & (table["domain"] != ""), ["study", "domain"]].itertuples(index=False))
+
+# %% ../nbs/13_papers.ipynb #clock
+def _clock(folder: Path) -> float:  # seconds since 1970
+    "The time by the clock of the disk that a folder lies on."
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder) as file:
+        return Path(file.name).stat().st_mtime
+
 # %% ../nbs/13_papers.ipynb #draw-paper
 def draw_paper(
     scores: Path,  # the store
@@ -96,17 +109,19 @@ def draw_paper(
     rule: str = "span",
     pairs: Sequence[Sequence[str]] = (),  # further (post-trained, base) pairs
     figures: Iterable[str] | None = None,  # None: all
-    sources: Sequence[str] = (),  # of the transcripts, for ages and nationalities; none: not shown
+    sources: Sequence[str] = (),  # of the transcripts, for ages, nationalities and a study.toml; none: not shown
 ) -> Path:  # the page
     "Draws the figures of the paper from a store and writes their page; raises `StoreError` if none of the models is in it."
-    chosen, begun = choose_analyses(figures), time.time() - 1
+    chosen = choose_analyses(figures)
     gaps = _not_scored(scores, [*models, *sum(map(list, pairs), [])], format, rule)
     for gap in gaps:
         print(f"Missing:   {gap.what}: {gap.why}", file=sys.stderr)
+    begun = _clock(output)
     there = [model for model in models if model not in {gap.what for gap in gaps}]
     for note in version_notes(scores, there or list(models) or None, [format], [rule]):
         print(note, file=sys.stderr)
-    given = dict(data=str(scores), output=str(output), models=there, format=format, rule=rule, pairs=[list(pair) for pair in pairs], sources=list(sources))
+    given = dict(data=str(scores), output=str(output), models=there, format=format, rule=rule, pairs=[list(pair) for pair in pairs],
+                 sources=list(sources), domains=_own_domains(sources))
     for place, name in enumerate(chosen):
         print(f"{name} ({place + 1} of {len(chosen)})", file=sys.stderr)
         _run(name, output, given)
@@ -119,7 +134,7 @@ def draw_published(
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
 ) -> Path:  # the page
     "Draws the figures from the published numbers alone."
-    begun = time.time() - 1
+    begun = _clock(output)
     run_notebook("published", output / "notebooks" / "published.ipynb", {"output": str(output)}, verbose=False)
     return write_page(output, "Post-training makes large language models less human-like",
                       "The figures of arXiv 2605.07632, drawn from its published numbers; intervals and tests are psych201's.", since=begun)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import polars as pl
@@ -14,6 +15,7 @@ import pytest
 
 from psych201 import cards, papers, reference, runner, shards, store, workbench
 from psych201.arguments import check_models
+from psych201.score import example_store
 from psych201.workbench import main
 
 
@@ -435,3 +437,13 @@ def test_an_interrupted_import(tmp_path, sent):
     (tmp_path / "interrupted.py").write_text(HALF_BUILT.replace("SENT", str(int(sent))))
     done = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("Interrupted"), "Traceback" in done.stderr) == (130, 1, False), done.stderr
+
+
+def test_domains_of_own_studies_reach_the_notebooks(tmp_path, monkeypatch):
+    "What a study.toml says of the domain is a parameter of every notebook that asks for it."
+    study, given = tmp_path / "wulff2020", {}
+    study.mkdir()
+    (study / "study.toml").write_text('domain = "Memory"')
+    monkeypatch.setattr(papers, "_run", lambda name, output, parameters: given.update(parameters))
+    papers.draw_paper(Path(example_store()), tmp_path / "out", figures=["domains"], sources=[str(study)])
+    assert given["domains"] == {"wulff2020": "Memory"} and given["sources"] == [str(study)]
