@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from .folders import hub_id, load_folder, load_hub
+from .files import Report
+from .folders import hub_id, load_file, load_folder, load_hub
 from .register import STUDY_FILE, read_study_file, register
-from .sources import Report, is_leftover, read_study
+from .layout import is_leftover, is_transcripts
 from .transcripts import DataError, Problem, Transcript
 
 # %% ../nbs/03_data.ipynb #by-study
@@ -127,8 +128,8 @@ def _load_one(source: str | Path, report: Report, revision: str | None, wanted: 
     is_alias = name != str(source)
     if path.is_dir() and not is_alias:
         return load_folder(path, report, wanted)
-    if path.is_file() and path.suffix.lower() in (".jsonl", ".zip"):
-        return read_study(path, report), []
+    if path.is_file() and (is_transcripts(path.name) or path.suffix.lower() == ".zip"):
+        return load_file(path, report, wanted)
     if is_alias or not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return load_hub(str(source), report, revision), []
     known = "Give a folder, a .jsonl or .zip file, 'sample', or a hub id such as marcelbinz/Psych-201-test."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psych201 import data, folders, sources
+from psych201 import data, files, folders
 from psych201.transcripts import DataError, MarkerError, find_responses
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
@@ -252,7 +252,7 @@ def test_a_zip_that_unfolds_to_hundreds_of_megabytes(tmp_path):
 
 
 def test_a_file_beyond_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_FILE", 1000)
+    monkeypatch.setattr(files, "MAX_FILE", 1000)
     (tmp_path / "prompts.jsonl").write_text("\n" * 2_000_000)
     loaded = data.load(tmp_path, on_error="collect")
     assert "unfolds to more than" in str(loaded.problems[0])
@@ -350,7 +350,10 @@ def test_a_study_in_which_nothing_can_be_read_is_no_detail(tmp_path):
     loaded = data.load(tmp_path, on_error="collect")
     assert len(loaded) == 1
     (whole,) = [problem for problem in loaded.problems if problem.line is None]
-    assert "bad" in whole.source and "no record that can be read, of" in whole.message
+    assert "bad" in whole.source and "is UTF-16" in whole.message
+    write(tmp_path / "bad", "nonsense", "more of it")
+    problems = data.load(tmp_path, on_error="collect").problems
+    assert [problem.line for problem in problems] == [1, 2, None] and "no record that can be read, of 2" in problems[2].message
 
 
 def test_only_the_studies_that_are_asked_for_are_read(tmp_path):
@@ -389,3 +392,47 @@ def test_half_a_character_is_named_in_every_field(tmp_path, field):
 def test_a_data_set_prints_as_one_line():
     sample = data.load("sample")
     assert repr(sample) == "Dataset(20 transcripts, 2 studies, 640 responses)" and "\n" not in str(sample)
+
+
+def zipped(path, **members) -> str:
+    "A zip with these members (name -> content)."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
+def test_studies_keep_their_names_however_they_are_packed(tmp_path):
+    "The zip of a folder, gzipped files, a zip of zips, several studies in one folder: never the folder around them."
+    import gzip
+
+    record = lambda who: json.dumps(GOOD | {"participant": who})
+    downloads = tmp_path / "Downloads"
+    studies = lambda source: {study: len(rows) for study, rows in data.by_study(data.load(source)).items()}
+    assert studies(zipped(downloads / "a.zip", **{"wulff2020/prompts.jsonl": record(1)})) == {"wulff2020": 1}
+    assert studies(zipped(downloads / "frey2017.zip", **{"prompts.jsonl": record(1)})) == {"frey2017": 1}
+    assert studies(downloads) == {"frey2017": 1, "wulff2020": 1}
+    inner = (downloads / "frey2017.zip").read_bytes()
+    both = zipped(tmp_path / "b.zip", **{"x/yu2019/prompts.jsonl.zip": inner, "x/yu2020/prompts.zip": inner, "x/raw.csv": "1"})
+    assert studies(both) == {"yu2019": 1, "yu2020": 1}
+    assert [t.study for t in data.load(both, studies=["yu2020"])] == ["yu2020"]
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "one2020.jsonl.gz").write_bytes(gzip.compress(record(1).encode()))
+    (tmp_path / "mixed" / "two2020.jsonl.txt").write_text(record(1))
+    assert studies(tmp_path / "mixed") == {"one2020": 1, "two2020": 1}
+    assert studies(tmp_path / "mixed" / "one2020.jsonl.gz") == {"one2020": 1}
+    (tmp_path / "mixed" / "two2020.jsonl").write_text(record(2))
+    with pytest.raises(DataError, match="though the two are one file when unpacked") as error:
+        data.load(tmp_path / "mixed")
+    assert "remove" not in str(error.value)
+
+
+def test_a_damaged_gzip_is_named(tmp_path):
+    import gzip
+
+    write(tmp_path / "good", GOOD)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "prompts.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 100)[:-20])
+    loaded = data.load(tmp_path, on_error="collect")
+    assert len(loaded) == 1 and "prompts.jsonl.gz: cannot be unpacked" in str(loaded.problems[0])
