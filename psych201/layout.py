@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_MEMBERS', 'MOST_NESTED', 'is_leftover', 'is_transcripts', 'is_generic', 'Room', 'tree', 'StudyFiles',
-           'studies_of', 'find_studies']
+           'studies_of', 'find_studies', 'near_misses']
 
 # %% ../nbs/03a_layout.ipynb #imports
 import os
@@ -196,3 +196,12 @@ def find_studies(
     path = Path(os.path.abspath(path))  # not resolved: a link has a name of its own
     own = path.name if path.is_dir() else _stem(path.name)
     return studies_of(tree(path), path.parent.name if path.is_file() and is_generic(own) else own)
+
+# %% ../nbs/03a_layout.ipynb #near-misses
+def near_misses(
+    folder: Path,
+) -> list[Path]:  # at most five
+    "Files of a folder that may hold transcripts under another ending."
+    paths = (Path(place, name) for place, _, names in os.walk(folder) for name in sorted(names))
+    return [path for path in paths if re.search(r"(?i)\.(json|csv|tsv|xlsx|txt|parquet|7z|rar|tar|tgz|gz)$", path.name)
+            and not is_leftover(path.relative_to(folder)) and not is_transcripts(path.name)][:5]

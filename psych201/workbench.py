@@ -16,6 +16,7 @@ from pathlib import Path
 
 from . import __version__
 from .arguments import OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options
+from .commands import check_command, data_command, new_command
 from .runner import Outcome, make_folder, score_models
 from .settings import load_settings
 from .transcripts import UserError
@@ -138,19 +139,6 @@ def _published(output: Path) -> int:
     _report_page(draw_published(output), output)
     return 0
 
-# %% ../nbs/13_workbench.ipynb #data-command
-def _data_command(arguments: argparse.Namespace) -> int:
-    "psych201 data: what is in a source, and what cannot be read."
-    from psych201 import data
-
-    dataset = data.load(arguments.sources or default_sources(), on_error="collect")
-    print(data.summarise(dataset).to_string() if len(dataset) else "No transcripts.")
-    for name in dataset.passed_over:
-        print(f"passed over: {name}")
-    if dataset.problems:
-        print(*dataset.problems, f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) != 1)}.", sep="\n", file=sys.stderr)
-    return 1 if dataset.problems else 0
-
 # %% ../nbs/13_workbench.ipynb #demo-on-data
 def _demo_on_data(names: list[str], folder: Path, transcripts: int | None, output: Path, **given) -> int:
     "Scores real studies and draws their NLL; returns the exit status."
@@ -216,8 +204,16 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, nll_by_study, data_set, misalignment, robustness, behaviour, code_math, generations, domains, calibration, chance, distributions, accuracy, template, persona")
     paper.add_argument("--data", nargs="+", metavar="SOURCE", help="the transcripts that were scored, for ages, nationalities, and how good a prediction could be")
     paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
-    sources = _add_command(commands, _data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
+    sources = _add_command(commands, data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
+    check = _add_command(commands, check_command, "psych201 check my_study --html check.html", more=f"{LAYOUT}\n\n")
+    check.add_argument("sources", nargs="+", metavar="FOLDER", help="folders of studies, or .jsonl and .zip files")
+    check.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it instead of the table")
+    check.add_argument("--html", metavar="FILE", help="write the report as a page, with the first transcript of each study")
+    check.add_argument("--tokenizer", metavar="MODEL", help="count tokens by its vocabulary (default: three characters a token)")
+    check.add_argument("--strict", action="store_true", help="warnings count as errors for the exit status")
+    new = _add_command(commands, new_command, "psych201 new wulff2020decks")
+    new.add_argument("folder", metavar="STUDY", help="the folder to make; its name is that of the study")
     _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts", "--restart")
     return parser
 

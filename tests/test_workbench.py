@@ -423,8 +423,8 @@ class Half:
 def interrupted(_):
     half = Half(); half.itself = half
     exec("os.kill(os.getpid(), SENT)")
-interrupted.__doc__ = workbench._data_command.__doc__
-workbench._data_command = interrupted
+interrupted.__doc__ = workbench.data_command.__doc__
+workbench.data_command = interrupted
 sys.argv = ["psych201", "data", "sample"]
 raise SystemExit(workbench.main())
 """
