@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .checks import KINDS, Finding, Told, check_record
 from .layout import StudyFiles
+from .participants import report_persons
 from .patterns import Patterns, judge
 from .sources import read_records, unread_files, without_twins
 from .transcripts import DataError, Transcript, parse_record
@@ -34,7 +35,8 @@ class StudyCheck:
     distinct: set[str] = field(default_factory=set)
     characters: int = 0
     with_times: int = 0  # transcripts with a list of reaction times
-    fields: dict[str, list] = field(default_factory=dict)  # further fields -> number of records, an example
+    fields: dict[str, list] = field(default_factory=dict)  # further fields -> number of records, an example, standard name
+    told: dict[tuple[str, str], list[dict]] = field(default_factory=dict)  # (experiment, participant) -> metadata, without lists
     lengths: list[int] = field(default_factory=list)  # tokens of each transcript
     first: Transcript | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -70,13 +72,14 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
     check.characters += len(transcript.text)
     check.with_times += transcript.reaction_times is not None
     check.first = check.first or transcript
+    check.told.setdefault(who, []).append({name: [] if isinstance(value, (list, dict)) else value for name, value in transcript.metadata.items()})
 
 # %% ../nbs/03g_contribution.ipynb #count-fields
 def _count_fields(check: StudyCheck, record: dict) -> None:
     "Adds the further fields of a record, where they hold something."
     for name, value in record.items():
         if name not in ("text", "experiment", "participant", "RTs") and value not in (None, "", "N/A"):
-            check.fields.setdefault(name, [0, value])[0] += 1
+            check.fields.setdefault(name, [0, value, ""])[0] += 1
 
 # %% ../nbs/03g_contribution.ipynb #windows
 WINDOWS = {8_192: "Llama 3", 32_768: "Qwen1.5, Qwen2.5, base models of Qwen3", 131_072: "Llama 3.1"}  # tokens -> whose context window it is
@@ -92,6 +95,17 @@ def _check_lengths(check: StudyCheck) -> Iterator[Told]:
     for window, models in WINDOWS.items():
         if beyond := sum(length > window for length in check.lengths):
             yield "length", "text", f"{beyond:,} of {check.transcripts:,} transcripts are longer than {window:,} tokens (the context window of {models})."
+
+# %% ../nbs/03g_contribution.ipynb #check-metadata
+def _check_metadata(check: StudyCheck) -> Iterator[Told]:
+    "Values that could not be read, and questionnaires whose form is not said."
+    for name, standard, assumed, _, told, _, unread, _, example in report_persons(list(check.told.values())):
+        if name in check.fields:
+            check.fields[name][2] = standard
+        if unread:
+            yield "metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such as {example!r:.40}."
+        if assumed:
+            yield "form", name, f"is taken for {standard}."
 
 # %% ../nbs/03g_contribution.ipynb #check-ids
 def _check_ids(check: StudyCheck) -> Iterator[Told]:
@@ -141,6 +155,6 @@ def check_study(
     for experiment, found in patterns.items():
         for kind, name, message in judge(found):
             check.note(kind, *found.where, name, f"{experiment}: {message}")
-    for kind, name, message in (*_check_ids(check), *_check_lengths(check)):
+    for kind, name, message in (*_check_metadata(check), *_check_ids(check), *_check_lengths(check)):
         check.note(kind, check.files[0], None, name, message)
     return check

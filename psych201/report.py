@@ -107,7 +107,9 @@ def as_dict(
     "A report for programs."
     def study(check: StudyCheck) -> dict:
         rows = [finding.as_dict() for finding in check.findings]
-        fields = {name: {"records": n, "example": example if isinstance(example, (int, float, bool)) else str(example)[:80]} for name, (n, example) in check.fields.items()}
+        fields = {name: {"records": n, "example": example if isinstance(example, (int, float, bool)) else str(example)[:80]} for name, (n, example, _) in check.fields.items()}
+        for name, (*_, standard) in check.fields.items():
+            fields[name]["standard"] = standard
         return _row(check) | {"files": check.files, "fields": fields, "findings": rows, "totals": dict(check.totals)}
 
     return {"status": found.status(), "tokens": found.lengths_by, **{f"{level}s": found.count(level) for level in LEVELS},
@@ -120,6 +122,11 @@ def _by_kind(found: Contribution) -> Iterator[tuple[str, list[Finding], int]]:
     kept = found.findings()
     for kind in sorted(totals, key=list(KINDS).index):
         yield kind, [finding for finding in kept if finding.kind == kind], totals[kind]
+
+# %% ../nbs/03h_report.ipynb #known-as
+def _known_as(name: str, standard: str) -> str:
+    "The standard name of a field, where it is another one."
+    return f" = {standard}" if standard not in ("", name) else ""
 
 # %% ../nbs/03h_report.ipynb #place
 def _place(finding: Finding) -> str:
@@ -134,7 +141,7 @@ def as_text(found: Contribution) -> str:
     if found.studies:
         table = found.table().set_index("study").T
         lines += [table[table.any(axis=1)].to_string(), f"(longest and over: tokens, by {found.lengths_by})", ""]
-        lines += [f"{check.study}: fields {', '.join(f'{name} ({n:,})' for name, (n, _) in check.fields.items()) or 'none'}" for check in found.studies]
+        lines += [f"{check.study}: fields {', '.join(f'{name}{_known_as(name, standard)} ({n:,})' for name, (n, _, standard) in check.fields.items()) or 'none'}" for check in found.studies]
     for kind, findings, total in _by_kind(found):
         level, meaning = KINDS[kind]
         lines += ["", f"{level.upper()}: {kind} ({total:,}). {meaning}"]
@@ -164,7 +171,7 @@ def body_html(found: Contribution) -> str:
     if found.studies:
         parts.append(table[table.any(axis=1)].to_html(border=0) + f"<p>longest and over: tokens, by {html.escape(found.lengths_by)}</p>")
     for check in found.studies:
-        fields = "".join(f"<li>{html.escape(name)}: in {n:,} of {check.records:,} records, such as {html.escape(repr(example)[:80])}</li>" for name, (n, example) in check.fields.items())
+        fields = "".join(f"<li>{html.escape(name + _known_as(name, standard))}: in {n:,} of {check.records:,} records, such as {html.escape(repr(example)[:80])}</li>" for name, (n, example, standard) in check.fields.items())
         parts.append(f"<h3>{html.escape(check.study)}</h3><p>{html.escape(', '.join(check.files))}</p>" + (f"<ul>{fields}</ul>" if fields else "")
                      + (check.first._repr_html_() if check.first else ""))
     return "\n".join(parts)

@@ -57,6 +57,8 @@ BROKEN = {
     "bare NaN": (json.dumps(GOOD | {"age": float("nan")}), "not a number", "NaN"),
     "Windows": (with_text("You press <<J>>.\r\nYou press <<F>>."), "line ends", "1 carriage returns"),
     "stray": (with_text("More Details >> You press <<J>>."), "stray marker", "closes nothing"),
+    "an age that is none": (GOOD | {"age": "young"}, "metadata", "1 of 1 values could not be read as age, such as 'young'"),
+    "a form that is not said": (GOOD | {"stai_total": 40}, "form", "is taken for STAI-T"),
     "path": (GOOD | {"experiment": "C:\\Users\\anna\\exp1.csv"}, "name", "is a path"),
 }
 
@@ -69,7 +71,7 @@ def test_a_mistake_is_found_where_it_stands(tmp_path, record, kind, message):
     kinds = Counter(finding.kind for finding in found.findings())
     assert kind in kinds and set(kinds) <= {kind, "not a number"}, kinds
     finding = next(finding for finding in found.findings() if finding.kind == kind)
-    assert finding.line == 2 and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
+    assert finding.line == (None if kind in ("metadata", "form") else 2) and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
     assert found.status() == (KINDS[kind][0] == "error") and found.status(strict=True) == (KINDS[kind][0] != "hint")
     assert found.studies[0].records == 3 and finding.message in as_text(found)
 
@@ -142,7 +144,7 @@ def test_many_studies_json_and_page(tmp_path, capsys):
     status = main(["check", str(tmp_path / "two.zip"), str(tmp_path / "gone"), "--json", "-", "--html", str(tmp_path / "check.html")])
     told = json.loads(capsys.readouterr().out)
     assert (status, told["status"], told["errors"], told["warnings"]) == (1, 1, 1, 1)
-    assert [one["study"] for one in told["studies"]] == ["a2020", "b2020"] and told["studies"][0]["fields"]["age"] == {"records": 1, "example": 31}
+    assert [one["study"] for one in told["studies"]] == ["a2020", "b2020"] and told["studies"][0]["fields"]["age"] == {"records": 1, "example": 31, "standard": "age"}
     assert told["studies"][1]["findings"][0]["kind"] == "white space" and told["problems"][0]["message"].startswith("does not exist")
     page = (tmp_path / "check.html").read_text()
     assert "&lt;b&gt;You&lt;/b&gt; press &lt;&lt;<mark" in page and page.count("<details") >= 4 and "<script" not in page
@@ -179,7 +181,8 @@ def test_the_oddities_of_real_studies_are_found(real, studies):
     assert errors == {"little2024functionestimation"}
     assert warned == {"busch2024_stroop", "guenther2020LDT", "guenther2024substitutions", "haridi2024memory", "thoma2025riskychoice"}
     assert {kind for one in real.values() for kind in one.totals} <= {
-        "empty", "white space", "reaction times", "not a number", "markers", "same text", "same options", "several experiments", "name", "length"}
+        "empty", "white space", "reaction times", "not a number", "markers", "same text", "same options", "several experiments", "name", "length", "form"}
+    assert [study for study, one in real.items() if one.totals["form"]] == ["rosenbaum2022valence"]  # bis, beside bas_drive
 
 
 def test_counts_of_real_studies(real, studies):
