@@ -5,11 +5,14 @@
 import ctypes
 import gc
 import json
+import random
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -198,6 +201,32 @@ def participants(model: str, tokens: int, people: int) -> dict:
     LanguageModelScorer(one).score(sessions[:1])
     took, _ = seconds(lambda: LanguageModelScorer(one).score(sessions))
     return {"people": people, "seconds": took}
+
+
+def sessions(number: int, responses: int, studies: int = 149):
+    "Simulated sessions, one after the other: two keys of one's own, an outcome behind each response, reaction times, an age; every other study has people in two experiments."
+    for i in range(number):
+        draw, study = random.Random(i), f"study{i % studies}"
+        first, second = keys = draw.sample("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 2)
+        trials = "".join(f"Machine {first} or {second}? You press <<{key}>>. You win {draw.randrange(100)} points.\n" for key in draw.choices(keys, k=responses))
+        person = i // studies // (1 + i % studies % 2)
+        yield Transcript(f"You choose between two machines, {first} and {second}.\n\n{trials}", study, f"{study}/exp{i // studies % 2}", str(person), i // studies,
+                         tuple(draw.choices(range(200, 900), k=responses)), {"age": 18 + i % 60})
+
+
+def data_set(number: int, responses: int) -> dict:
+    "Sessions are simulated and written as an archive, split and summarised on the way; then the summary is read back."
+    from psych201 import convert, data
+
+    simulated, _ = seconds(lambda: sum(len(one.text) for one in sessions(number // 20, responses)))
+    with tempfile.TemporaryDirectory() as folder:
+        written, table = seconds(lambda: convert.write_archive(sessions(number, responses), f"{folder}/archive"))
+        opened, counts = seconds(lambda: data.open_data(f"{folder}/archive").counts())
+        part, _ = seconds(lambda: data.load(f"{folder}/archive", studies=["study7"], split="evaluation"))
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
+    assert counts["transcripts"].sum() == number and counts["responses"].sum() == number * responses and len(table) == len(counts)
+    return {"sessions": number, "responses": number * responses, "simulate": 20 * simulated, "seconds": written, "summary": opened, "part": part, "bytes": size,
+            "evaluation": int(table.filter(split="evaluation")["transcripts"].sum()), "peak_bytes": resident("VmHWM")}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def _whole_number(text: str) -> int:
 OPTIONS = {
     "--data": dict(nargs="+", metavar="SOURCE", help="'sample', folders, .jsonl or .zip files, hub ids "
                    "(default: the sample, and the folder of PSYCH201_DATA where it is set)"),
+    "--split": dict(metavar="NAME", help="train or evaluation, of an archive or a hub data set (default: all of an archive, train of the hub)"),
     "--studies": dict(nargs="+", metavar="STUDY", help="only these studies"),
     "--transcripts": dict(type=_whole_number, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
     "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
@@ -85,11 +86,12 @@ def check_data(
     studies: list[str] | None = None,
     transcripts: int | None = None,  # at most so many per study; 0 or None: all
     revision: str | None = None,
-):  # Dataset
+    split: str | None = None,
+):  # Dataset, or LazyDataset of an archive
     "The data set of a command; raises `ValueError` if a source cannot be read at all, or there is nothing in it."
     from psych201 import data
 
-    dataset = data.load(sources, on_error="collect", studies=studies, transcripts=transcripts or None, revision=revision)
+    dataset = data.open_data(sources, on_error="collect", studies=studies, transcripts=transcripts or None, revision=revision, split=split)
     if whole := [problem for problem in dataset.problems if problem.line is None]:
         raise ValueError(str(whole[0]))
     if not len(dataset):

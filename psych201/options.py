@@ -43,11 +43,11 @@ def option_counts(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], int]:  # (study, experiment) -> how many options a person has
     "The number of distinct responses of each experiment; of a session, where people have keys of their own."
-    sessions: dict[tuple[str, str], list[Counter]] = {}
-    for transcript in {one.key: one for one in transcripts}.values():
-        sessions.setdefault((transcript.study, transcript.experiment), []).append(Counter(filter(None, transcript.responses)))
+    sessions: dict[tuple[str, str], dict[str, Counter]] = {}
+    for transcript in transcripts:
+        sessions.setdefault((transcript.study, transcript.experiment), {})[transcript.key] = Counter(filter(None, transcript.responses))
     found = {}
-    for experiment, counts in sessions.items():
+    for experiment, counts in ((experiment, list(of_sessions.values())) for experiment, of_sessions in sessions.items()):
         totals, different = sum(counts, Counter()), np.array([len(one) for one in counts])
         own = own_keys(different, np.array([one.total() for one in counts]), np.array(list(totals.values())))
         found[experiment] = int(different.max()) if own else len(totals)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .checks import KINDS, LEVELS, Finding
 from .contribution import WINDOWS, StudyCheck, check_study, estimate_length
-from .folders import each_once, no_study
+from .folders import each_once, no_file, no_study
 from .layout import StudyFiles, find_studies
 from .transcripts import DataError
 
@@ -75,7 +75,7 @@ def _studies_in(source: str | Path, report: Callable[[DataError], None]) -> list
         return []
     found = find_studies(path)
     if not found:
-        report(no_study(path) if path.is_dir() else DataError(path, "holds no .jsonl file; the transcripts of a study go into prompts.jsonl."))
+        report(no_study(path) if path.is_dir() else no_file(path))
     return found
 
 # %% ../nbs/03h_report.ipynb #check

@@ -22,7 +22,7 @@ from . import data, models
 from .attention import NAME
 from .baselines import make_baseline
 from .continuations import beginnings
-from .data import Dataset, by_study
+from .data import Dataset, LazyDataset, by_study
 from .formats import check_format
 from .models import LanguageModel
 from .options import check_options, choose_options
@@ -207,11 +207,11 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
                 "the data were edited, prune=True (--prune) takes them out.")
 
 # %% ../nbs/09_score.ipynb #as-dataset
-def _as_dataset(dataset) -> Dataset:
+def _as_dataset(dataset) -> Dataset | LazyDataset:
     "A data set from what `score` takes: one, transcripts, or sources; raises `ValueError` if it is empty."
-    if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, (Dataset, LazyDataset)):
         items = [dataset] if isinstance(dataset, (str, Path)) else list(dataset)
-        dataset = data.load(items) if items and all(isinstance(item, (str, Path)) for item in items) else Dataset(items)
+        dataset = data.open_data(items) if items and all(isinstance(item, (str, Path)) for item in items) else Dataset(items)
     if not len(dataset):
         raise ValueError("There are no transcripts to score.")
     return dataset
@@ -243,7 +243,7 @@ def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress)
 # %% ../nbs/09_score.ipynb #score-2
 def score(
     scorer: Scorer | LanguageModel | str,  # or the name of a model or baseline
-    dataset: Dataset | str | list[str] = "sample",  # or sources, as data.load takes them
+    dataset: Dataset | LazyDataset | str | list[str] = "sample",  # or sources, as data.load takes them
     store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
@@ -259,6 +259,9 @@ def score(
     if prune:
         _check_prune(dataset)
     scorer = _as_scorer(scorer, dataset, format, max_tokens, options, rule)
+    if isinstance(dataset, LazyDataset):
+        done = [score(scorer, part, store, restart=restart, prune=prune, progress=progress, limits=limits) for _, part in dataset.parts()]
+        return pd.concat(done)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
     old = outdated(run, dataset.whole, by_study(dataset))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import __version__
 from .arguments import OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options
-from .commands import check_command, data_command, new_command
+from .commands import check_command, convert_command, data_command, new_command
 from .runner import Outcome, make_folder, score_models
 from .settings import load_settings
 from .transcripts import UserError
@@ -67,9 +67,9 @@ def _score_command(arguments: argparse.Namespace) -> int:
     check_format(format)
     check_device(arguments.device)
     sources = arguments.data or default_sources()
-    dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision)
+    dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision, arguments.split)
     make_folder(output)
-    given = given_options(arguments, "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
+    given = given_options(arguments, "split", "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format, arguments.rule or "span")
 
@@ -212,6 +212,11 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--html", metavar="FILE", help="write the report as a page, with the first transcript of each study")
     check.add_argument("--tokenizer", metavar="MODEL", help="count tokens by its vocabulary (default: three characters a token)")
     check.add_argument("--strict", action="store_true", help="warnings count as errors for the exit status")
+    convert = _add_command(commands, convert_command, "psych201 convert studies/ --output archive", "--data-revision")
+    convert.add_argument("sources", nargs="+", metavar="SOURCE", help="'sample', folders, files, hub ids, archives")
+    convert.add_argument("--output", metavar="FOLDER", required=True, help="the archive to make")
+    convert.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another draw of people for evaluation (default: 0)")
+    convert.add_argument("--seen", nargs="+", metavar="SOURCE", help="transcripts that were trained on, and evaluate nothing (default: all studies of Psych-101)")
     new = _add_command(commands, new_command, "psych201 new wulff2020decks")
     new.add_argument("folder", metavar="STUDY", help="the folder to make; its name is that of the study")
     _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts", "--restart")
