@@ -22,7 +22,7 @@ from .transcripts import DataError, Transcript
 
 # %% ../nbs/03b_archive.ipynb #schema
 SCHEMA = pa.schema([("study", pa.string()), ("experiment", pa.string()), ("participant", pa.string()), ("row", pa.int64()), ("text", pa.string()), ("RTs", pa.list_(pa.float64())),
-                    ("metadata", pa.string()), ("responses", pa.int64()), ("characters", pa.int64()), ("digest", pa.string())])
+                    ("metadata", pa.string()), ("response_kind", pa.string()), ("responses", pa.int64()), ("characters", pa.int64()), ("digest", pa.string())])
 _COUNTED = ("row", "responses", "characters", "digest")  # columns that follow from the others
 
 # %% ../nbs/03b_archive.ipynb #to-row
@@ -38,7 +38,7 @@ def to_row(transcript: Transcript) -> dict:  # columns of SCHEMA
     if times is not None and not as_numbers:
         metadata = metadata | {"RTs": list(times)}
     return {"study": transcript.study, "experiment": transcript.experiment, "participant": transcript.participant, "row": transcript.row, "text": transcript.text,
-            "RTs": list(times) if as_numbers else None, "metadata": json.dumps(metadata, ensure_ascii=False), "responses": len(transcript.spans),
+            "RTs": list(times) if as_numbers else None, "metadata": json.dumps(metadata, ensure_ascii=False), "response_kind": transcript.response_kind, "responses": len(transcript.spans),
             "characters": len(transcript.text), "digest": transcript.digest}
 
 # %% ../nbs/03b_archive.ipynb #from-row
@@ -47,14 +47,14 @@ def from_row(row: dict) -> Transcript:
     metadata, times = json.loads(row["metadata"] or "{}"), row["RTs"]
     if times is None and isinstance(metadata.get("RTs"), list):
         times = metadata.pop("RTs")
-    return Transcript(row["text"], row["study"], row["experiment"], row["participant"], row["row"], None if times is None else tuple(times), metadata)
+    return Transcript(row["text"], row["study"], row["experiment"], row["participant"], row["row"], None if times is None else tuple(times), metadata, row["response_kind"] or "")
 
 # %% ../nbs/03b_archive.ipynb #as-record
 def as_record(row: dict) -> dict:  # fields of a contributed record, and study
     "A row as a record; rows of other data sets stay what they are."
     if not {"metadata", *_COUNTED} <= set(row):
         return row
-    record = {name: value for name, value in row.items() if name not in ("metadata", *_COUNTED) and value is not None}
+    record = {name: value for name, value in row.items() if name not in ("metadata", "response_kind", *_COUNTED) and value is not None}
     return json.loads(row["metadata"] or "{}") | record
 
 # %% ../nbs/03b_archive.ipynb #file-of

@@ -38,6 +38,8 @@ KINDS = {
     "form": ("hint", "A questionnaire with several forms should say which one, such as STAI-T or BIS-11."),
     "same options": ("hint", "All participants have the same keys; Psych-201 draws letters anew for each, so that no model knows them before."),
     "same response": ("hint", "All participants answered the same; is it marked in the instructions?"),
+    "nobody": ("hint", "Name the participant of each chat, so that sessions of one person can be told from those of others."),
+    "pictures": ("hint", "A placeholder for a picture is read as text; say in words what was shown."),
     "several experiments": ("hint", "Participants of one id in several experiments count as different persons; splits keep them together."),
     "name": ("hint", "A path of somebody's computer is no good name of an experiment."),
     "length": ("hint", "Responses beyond the context window of a model are not scored."),
@@ -203,6 +205,9 @@ def check_identifiers(record: dict) -> Iterator[Told]:
                 seen.add((field, what))
                 yield "identifiers", field, f"holds what looks like {what} ({match.group()[:4]}…)."
 
+# %% ../nbs/03e_checks.ipynb #picture
+_PICTURE = re.compile(r"(?<!<)<(image|img|picture|video|audio)([_ ]?\d+|[\s:][^<>\n]{0,80})?/?>(?!>)")
+
 # %% ../nbs/03e_checks.ipynb #check-rest
 def check_rest(record: dict) -> Iterator[Told]:
     "NaN and Infinity, Windows line ends, paths as names of experiments."
@@ -212,6 +217,8 @@ def check_rest(record: dict) -> Iterator[Told]:
     text, experiment = record.get("text"), record.get("experiment")
     if isinstance(text, str) and "\r" in text:
         yield "line ends", "text", f"holds {text.count(chr(13)):,} carriage returns."
+    if isinstance(text, str) and (picture := _PICTURE.search(text)):
+        yield "pictures", "text", f"{_shown(text, *picture.span())} at character {picture.start()}."
     if isinstance(experiment, str) and re.search(r"^([A-Za-z]:[\\/]|/|~|\.\.?/)|[\\/]\.\.[\\/]|[\\/](Users|home)[\\/]", experiment):
         yield "name", "experiment", f"{experiment!r:.80} is a path."
 

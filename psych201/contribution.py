@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .checks import KINDS, Finding, Told, check_record
 from .layout import StudyFiles
+from .neighbours import as_contributed
 from .participants import report_persons
 from .patterns import Patterns, judge
 from .sources import read_records, unread_files, without_twins
@@ -117,10 +118,14 @@ def _check_ids(check: StudyCheck) -> Iterator[Told]:
 # %% ../nbs/03g_contribution.ipynb #check-one
 def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, line: int, record: object, length: Callable[[str], int]) -> None:
     "Looks at one record and adds it to the counts."
+    written = record
     try:
+        record = as_contributed(record, check.study, source, line)
         transcript, reason = parse_record(record, check.study, check.records - 1, source, line), None
     except DataError as error:
         transcript, reason = None, error.problem
+    if isinstance(record, dict) and "participant" in record and record["participant"] == line and not set(record) <= set(written):
+        check.note("nobody", source, line, "participant", "is a chat that names nobody; its line counts as a person.")
     errors = check.level("error")
     for kind, name, message in check_record(record, transcript):
         check.note(kind, source, line, name, message)
@@ -146,7 +151,7 @@ def check_study(
         check.note("file", problem.source, problem.line, problem.field, problem.message)
 
     unread_files(study, report)
-    for source, line, record in read_records(without_twins(study.files, report), report):
+    for source, line, record in read_records(without_twins(study.files, report), report, study.study):
         check.records += 1
         if record is not None:
             _check_one(check, patterns, source, line, record, length)

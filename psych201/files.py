@@ -9,7 +9,9 @@ __all__ = ['Report', 'MAX_LINE', 'MAX_FILE', 'UNZIP_ERRORS', 'ignore', 'read_jso
 # %% ../nbs/03a_files.ipynb #imports
 import gzip
 import json
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+# %% ../nbs/03a_files.ipynb #imports-2
+from .neighbours import Trials
 from .transcripts import DataError
 
 # %% ../nbs/03a_files.ipynb #report-callable-dataerror-none
@@ -73,18 +77,28 @@ def read_jsonl(
                 record = report(error)
             yield number, record
 
+# %% ../nbs/03a_files.ipynb #is-utf16
+def _is_utf16(head: bytes) -> bool:
+    "True for the beginning of a file in UTF-16: a byte order mark, or every other byte zero."
+    return head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[:64].count(b"\0") >= max(1, len(head[:64]) // 4)
+
+# %% ../nbs/03a_files.ipynb #is-table
+def _is_table(first: bytes) -> bool:
+    "True for a first line of names or values between commas, semicolons or tabs."
+    return first[:1] not in (b"{", b"[", b'"', b"") and bool(re.search(rb"\w+[,;\t]\s*\"?\w", first))
+
 # %% ../nbs/03a_files.ipynb #check-beginning
 def check_beginning(
     head: bytes,  # the first few thousand bytes of a file
     source: str,  # its name, for errors
 ) -> None:
     "Raises `DataError` for UTF-16, JSON over several lines, and tables."
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[:64].count(b"\0") >= max(1, len(head[:64]) // 4):
+    if _is_utf16(head):
         raise DataError(source, "is UTF-16, as Excel and PowerShell write it; save it as UTF-8.")
     first, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if re.fullmatch(rb"[\[{]\s*([\[{]\s*)?", first) and rest.strip():
         raise DataError(source, "is JSON over several lines; write one object a line: without indents, and without a list around them.")
-    if first[:1] not in b'{["' and re.search(rb"\w+[,;\t]\s*\"?\w", first):
+    if _is_table(first):
         shown = first[:60].decode("utf-8", "replace").strip()
         raise DataError(source, f"is a table, not JSON (it begins {shown!r}); write one JSON object a line.")
 
@@ -95,16 +109,18 @@ class TranscriptFile(NamedTuple):
     members: tuple[str, ...] = ()  # names inside: of the file, or of a zip and of the file in it
     place: tuple[str, ...] = ()  # folders and name, as if all zips were unpacked; the name without .gz and .txt
     problem: DataError | None = None  # why it cannot be read, where that is known
+    trials: Trials | None = None  # it is a table, and this is how its rows are told
 
     @property
     def name(self) -> str:
         "For errors."
-        return "/".join([str(self.path), *self.members])
+        return "/".join([str(self.path), *self.members]).replace("\n", "\\n")
 
 # %% ../nbs/03a_files.ipynb #damaged
-UNZIP_ERRORS = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what a damaged zip raises
+UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
+                KeyError, IndexError)  # what a damaged zip raises, found by fuzzing
 
-
+# %% ../nbs/03a_files.ipynb #damaged-2
 def damaged(name: str, error: Exception) -> DataError:
     "What to say of a file that cannot be unpacked."
     return DataError(name, f"cannot be unpacked ({error}); zip prompts.jsonl again, without a password.")
@@ -117,11 +133,12 @@ def opened(
     "Opens a file, also inside zips, and unfolds .gz; raises `DataError` if it cannot be unpacked."
     if file.problem:
         raise file.problem
-    try:
-        with ExitStack() as stack:
-            stream = stack.enter_context(file.path.open("rb"))
+    with file.path.open("rb") as stream, ExitStack() as stack:
+        try:
             for member in file.members:
                 stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(stream)).open(member))
             yield stack.enter_context(gzip.GzipFile(fileobj=stream)) if file.name.lower().endswith(".gz") else stream
-    except UNZIP_ERRORS as error:
-        raise damaged(file.name, error) from None
+        except DataError:  # of whoever reads
+            raise
+        except UNZIP_ERRORS as error:
+            raise damaged(file.name, error) from None

@@ -91,7 +91,7 @@ def from_rows(
             record = as_record(row)
             study = _hub_study(record, source, line)
             counts[study] += 1
-            yield parse_record(record, study, counts[study] - 1, source, line)
+            yield parse_record(record, study, counts[study] - 1, source, line, row.get("response_kind") or "")
         except DataError as error:
             report(error)
 

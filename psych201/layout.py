@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .files import UNZIP_ERRORS, TranscriptFile, damaged
+from .register import STUDY_FILE, read_study_file
+from .transcripts import DataError
 
 # %% ../nbs/03a_layout.ipynb #ending
 _ENDING = re.compile(r"\.(jsonl|ndjson)(\.gz|\.txt)?$", re.IGNORECASE)
@@ -53,6 +55,7 @@ class Room:
     place: tuple[str, ...] = ()  # from the top
     files: list[TranscriptFile] = field(default_factory=list)
     rooms: dict[str, "Room"] = field(default_factory=dict)
+    kind: str = ""  # of the responses, as a study.toml says
     packed: bool = False  # some of its files come from a zip of the contribution layout
 
     def room(self, *names: str) -> "Room":
@@ -110,22 +113,43 @@ def _place(room: Room, names: tuple[str, ...]) -> tuple[Room, tuple[str, ...]]:
     found.packed |= flat is not None
     return found, (*room.place, *once(path), re.sub(r"(?i)\.(gz|txt)$", "", own))
 
+# %% ../nbs/03a_layout.ipynb #list-members
+def _list(stream: BinaryIO) -> list[tuple[str, ...]] | Exception:
+    "The files of transcripts in a zip, or why it cannot be opened."
+    try:
+        return list(_members(stream))
+    except UNZIP_ERRORS as error:
+        return error
+
 # %% ../nbs/03a_layout.ipynb #add-file
 def _add(room: Room, path: Path) -> None:
     "Puts a file, or the files of a zip, into the tree; path lies in the room."
     if path.suffix.lower() != ".zip":
         found = [()]
     else:
-        try:
-            with path.open("rb") as stream:
-                found = list(_members(stream))
-        except UNZIP_ERRORS as error:
+        with path.open("rb") as stream:
+            found = _list(stream)
+        if isinstance(found, Exception):
             home, place = _place(room, (path.name, path.name))
-            home.files.append(TranscriptFile(path, (), place, damaged(str(path), error)))
+            home.files.append(TranscriptFile(path, (), place, damaged(str(path), found)))
             return
     for members in found:
         home, place = _place(room, (path.name, *members) if members else (path.name,))
         home.files.append(TranscriptFile(path, members, place))
+
+# %% ../nbs/03a_layout.ipynb #study-file
+def _add_study_file(room: Room, path: Path) -> None:
+    "Takes from a study.toml what matters for reading; what cannot be read is a file with a problem."
+    try:
+        card = read_study_file(path)
+        room.kind = card.response
+        if card.trials is not None:
+            table = path.parent / card.trials.file
+            if Path(card.trials.file).is_absolute() or ".." in Path(card.trials.file).parts or not table.is_file():
+                raise DataError(path, f"names {card.trials.file!r}, which is no file in {path.parent}.", field="file")
+            room.files.append(TranscriptFile(table, (), (*room.place, card.trials.file), trials=card.trials))
+    except DataError as error:
+        room.files.append(TranscriptFile(path, (), (*room.place, STUDY_FILE), error))
 
 # %% ../nbs/03a_layout.ipynb #tree
 def tree(
@@ -142,6 +166,8 @@ def tree(
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not is_leftover(Path(name)))
+        if STUDY_FILE in names:
+            _add_study_file(top.room(*parts), Path(place, STUDY_FILE))
         for name in sorted(names):
             if is_transcripts(name) or name.lower().endswith(".zip") and not is_leftover(Path(name)):
                 _add(top.room(*parts), Path(place, name))
@@ -154,6 +180,7 @@ class StudyFiles:
     study: str
     files: list[TranscriptFile]
     below: list[TranscriptFile] = field(default_factory=list)  # further down, not read
+    kind: str = ""  # of the responses: choice, number, text, or not said
 
 # %% ../nbs/03a_layout.ipynb #named
 def _named(room: Room, name: str) -> dict[str, list[TranscriptFile]]:
@@ -181,10 +208,10 @@ def studies_of(
     rooms = [inner for _, inner in sorted(room.rooms.items())]
     named = _named(room, name)
     if room.files and not named:
-        return [StudyFiles(name, room.files, [file for inner in rooms for file in inner.all_files()])]
+        return [StudyFiles(name, room.files, [file for inner in rooms for file in inner.all_files()], room.kind)]
     if not room.files and rooms and (files := _parts(room)):
-        return [StudyFiles(name, files)]
-    found = [StudyFiles(study, files) for study, files in named.items()]
+        return [StudyFiles(name, files, kind=room.kind)]
+    found = [StudyFiles(study, files, kind=room.kind) for study, files in named.items()]
     found += [study for inner in rooms for study in studies_of(inner, inner.name)]
     return sorted(found, key=lambda one: one.study)
 

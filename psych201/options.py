@@ -18,10 +18,11 @@ from .transcripts import Transcript
 def distinct_responses(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], list[str]]:  # (study, experiment) -> its distinct responses, sorted, without the empty one
-    "What people answered in each experiment."
+    "What people answered in each experiment, but for quantities (`Transcript.continuous`), which are no choices."
     found: dict[tuple[str, str], set[str]] = {}
     for transcript in transcripts:
-        found.setdefault((transcript.study, transcript.experiment), set()).update(transcript.responses)
+        choices = (response for response, quantity in zip(transcript.responses, transcript.continuous) if not quantity)
+        found.setdefault((transcript.study, transcript.experiment), set()).update(choices)
     return {experiment: sorted(responses - {""}) for experiment, responses in found.items()}
 
 # %% ../nbs/07c_options.ipynb #own-keys
@@ -53,11 +54,11 @@ def option_counts(
         found[experiment] = int(different.max()) if own else len(totals)
     return found
 
-# %% ../nbs/07c_options.ipynb #choose-options
+# %% ../nbs/07c_options.ipynb #option-modes
 MOST_OPTIONS = 32
 OPTION_MODES = ("single", "all", "none")  # sets of one-token options; sets of any length; none at all
 
-
+# %% ../nbs/07c_options.ipynb #choose-options
 def choose_options(
     transcripts: Iterable[Transcript],  # the whole data set
     tokenizer,  # fast tokenizer of transformers

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .neighbours import Trials, trials_of
 from .reference import reference
 from .transcripts import DataError
 
@@ -53,6 +54,7 @@ class StudyCard:
     paradigm: str = ""
     response: str = ""  # one of RESPONSE_KINDS
     repeated: bool | None = None  # many trials a person; False: one-shot
+    trials: Trials | None = None  # the transcripts are told from a table of trials
 
 # %% ../nbs/03c_register.ipynb #check-field
 _CHOICES = {"domain": DOMAINS, "response": RESPONSE_KINDS}
@@ -63,9 +65,9 @@ def _check_field(name: str, value, source: Path) -> None:
     known = [field.name for field in fields(StudyCard)][1:]
     if name not in known:
         raise DataError(source, f"is no field of a {STUDY_FILE}; there are {', '.join(known)}.", field=name)
-    kind = bool if name == "repeated" else str
+    kind, how = {"repeated": (bool, "true or false"), "trials": (Trials, "a table [trials]")}.get(name, (str, "a text in quotes"))
     if not isinstance(value, kind):
-        raise DataError(source, f"holds {value!r}; write {'true or false' if kind is bool else 'a text in quotes'}.", field=name)
+        raise DataError(source, f"holds {value!r}; write {how}.", field=name)
     if name in _CHOICES and value not in _CHOICES[name]:
         raise DataError(source, f"holds {value!r}; there are {', '.join(_CHOICES[name])}.", field=name)
 
@@ -79,6 +81,8 @@ def read_study_file(
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(path, f"is not TOML ({error}); each line is NAME = \"value\".") from None
+    if isinstance(told.get("trials"), dict):
+        told["trials"] = trials_of(told["trials"], str(path))
     for name, value in told.items():
         _check_field(name, value, path)
     return StudyCard(study or path.absolute().parent.name, **told)
@@ -92,7 +96,7 @@ def register(
     table = table.assign(**dict.fromkeys(["title", "citation", "licence", "response"], ""), repeated=None)
     for card in own:
         new = {"data_set": "own", "released": False} if card.study not in table.index else {}
-        new |= {name: value for name, value in asdict(card).items() if name != "study" and value not in ("", None)}
+        new |= {name: value for name, value in asdict(card).items() if name not in ("study", "trials") and value not in ("", None)}
         table.loc[card.study, list(new)] = list(new.values())
     texts = [name for name in table if table[name].map(lambda value: isinstance(value, str)).any()]
     return table.assign(**{name: table[name].where(table[name].notna(), "") for name in texts}).reset_index()

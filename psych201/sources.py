@@ -12,6 +12,7 @@ from itertools import islice
 
 from .files import Report, TranscriptFile, check_beginning, ignore, opened, read_jsonl
 from .layout import StudyFiles
+from .neighbours import as_contributed, read_trials
 from .transcripts import DataError, Transcript, parse_record
 
 # %% ../nbs/03a_sources.ipynb #content-digest
@@ -71,14 +72,17 @@ HEAD = 4_096  # bytes of a file that tell whether it is JSON at all
 def read_records(
     files: list[TranscriptFile],
     report: Report,
+    study: str = "",  # the experiment of tables that name none
 ) -> Iterator[tuple[str, int, object]]:  # (file, line from 1, record); the record is None after a reported error
     "The records of all files of a study, one after the other."
     for file in files:
         try:
+            if not file.trials:
+                with opened(file) as stream:
+                    check_beginning(stream.read(HEAD), file.name)
             with opened(file) as stream:
-                check_beginning(stream.read(HEAD), file.name)
-            with opened(file) as stream:
-                for line, record in read_jsonl(stream, file.name, report):
+                found = read_trials(stream, file.trials, study, file.name) if file.trials else read_jsonl(stream, file.name, report)
+                for line, record in found:
                     yield file.name, line, record
         except DataError as error:
             report(error)
@@ -95,10 +99,11 @@ def iter_study(
         whole.extend([error] if error.problem.line is None else [])
         report(error)
 
-    for row, (source, line, record) in enumerate(read_records(without_twins(study.files, note), note)):
+    for row, (source, line, record) in enumerate(read_records(without_twins(study.files, note), note, study.study)):
         rows += 1
         try:
-            transcript = None if record is None else parse_record(record, study.study, row, source, line)
+            record = as_contributed(record, study.study, source, line)
+            transcript = None if record is None else parse_record(record, study.study, row, source, line, study.kind)
         except DataError as error:
             report(error)
             continue

@@ -91,6 +91,10 @@ def find_responses(
         raise MarkerError(f"`<<` at character {opened.start()} is never closed ({where!r}).", opened.start())
     return spans
 
+# %% ../nbs/01_transcripts.ipynb #quantities
+_NUMBER = re.compile(r"[-+−]?\d+([.,]\d+)?")
+_UNIT = re.compile(r">>\s?(ms|msecs?|milliseconds?|s|secs?|seconds?|min|minutes?|cm|mm|m|km|kg|g|°|degrees?|%|percent|Hz|dB|€|\$|£|pounds|euros?|dollars?)(?![\w])")
+
 # %% ../nbs/01_transcripts.ipynb #transcript
 @dataclass(frozen=True)
 class Transcript:
@@ -102,6 +106,7 @@ class Transcript:
     row: int = 0  # number of the record within its study, from 0: where to find it, never part of a key
     reaction_times: tuple | None = None  # as recorded, one per response where complete
     metadata: dict = field(default_factory=dict, hash=False)  # further known fields, as they came
+    response_kind: str = ""  # what its study.toml says of its responses: choice, number, text, or nothing
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -129,6 +134,12 @@ class Transcript:
     def responses(self) -> list[str]:
         "What the participant answered, in order."
         return [self.text[start:end] for start, end in self.spans]
+
+    @property
+    def continuous(self) -> list[bool]:
+        "Of each response whether it is a quantity: a number with a unit behind it, or in a study whose responses are numbers."
+        return [bool(_NUMBER.fullmatch(self.text, start, end)) and (self.response_kind == "number" or bool(_UNIT.match(self.text, end)))
+                for start, end in self.spans]
 
     def __repr__(self) -> str:
         return (f"Transcript({self.study}, participant {self.participant}, {len(self.spans)} responses, "
@@ -208,6 +219,15 @@ def _check_text(text: str, source: str, line: int | None, field: str = "text") -
         where = f"holds half a character (a lone surrogate) at character {error.start}"
         raise DataError(source, f"{where}; write the file anew as UTF-8.", line, field) from None
 
+# %% ../nbs/01_transcripts.ipynb #check-rest
+def _check_rest(record: dict, source: str, line: int | None) -> None:
+    "Raises `DataError` for half a character anywhere in a record, and names the field."
+    for name, value in record.items():
+        if name not in _REQUIRED and not isinstance(value, (int, float, bool, type(None))):
+            texts = [one for one in value if not isinstance(one, (int, float, type(None)))] if isinstance(value, (list, tuple)) else value
+            _check_text(json.dumps(texts, ensure_ascii=False, default=str) if texts else "", source, line, name.encode(errors="replace").decode())
+        _check_text(name, source, line, name.encode(errors="replace").decode())
+
 # %% ../nbs/01_transcripts.ipynb #parse-record
 def parse_record(
     record: dict,  # one line of a .jsonl file or one row of the hub data set
@@ -215,6 +235,7 @@ def parse_record(
     row: int = 0,  # number of the record within its study
     source: str = "record",  # file or data set, for errors
     line: int | None = None,  # line of that file, for errors
+    response_kind: str = "",  # what the study says of its responses
 ) -> Transcript:
     "A checked `Transcript` from a record; raises `DataError` naming file, line and field."
     if not isinstance(record, dict):
@@ -224,9 +245,10 @@ def parse_record(
     experiment, participant = _as_text(experiment), _as_text(participant)
     for name, value in zip(_REQUIRED, (text, experiment, participant)):
         _check_text(value, source, line, name)
+    _check_rest(record, source, line)
     check_markers(text, source, line)
     times = _reaction_times(record)
     used = {"study": study, "RTs": record.get("RTs") if times else None}
     known = {name: value for name, value in record.items()
              if name not in _REQUIRED and not _is_missing(value) and value != used.get(name)}
-    return Transcript(text, study, experiment, participant, row, times, known)
+    return Transcript(text, study, experiment, participant, row, times, known, response_kind)

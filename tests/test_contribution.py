@@ -30,7 +30,7 @@ def with_text(text: str, **more) -> dict:
 
 BROKEN = {
     "names in capitals": ({"Text": "<<J>>", "Experiment": "e", "participant": 1}, "fields", r"misses 'text' \('Text' is there.*'experiment' \('Experiment' is there"),
-    "another name": ({"prompt": "<<J>>", "experiment": "e", "subject": 1}, "fields", r"'text' \(is it 'prompt'\?\).*'participant' \(is it 'subject'\?\)"),
+    "another name": ({"prompt": "<<J>>", "experiment": "e", "worker": 1}, "fields", r"'text' \(is it 'prompt'\?\).*'participant' \(is it 'worker'\?\)"),
     "nothing": ({}, "fields", "found nothing"),
     "no object": ("[1, 2]", "fields", "JSON list"),
     "no JSON": ('{"text": "a"', "file", "is not JSON"),
