@@ -19,8 +19,9 @@ def data_command(arguments: argparse.Namespace) -> int:
     "psych201 data: what is in a source, and what cannot be read."
     from psych201 import data
 
-    dataset = data.load(arguments.sources or default_sources(), on_error="collect")
-    print(data.summarise(dataset).to_string() if len(dataset) else "No transcripts.")
+    dataset = data.open_data(arguments.sources or default_sources(), on_error="collect")
+    counts = dataset.counts().set_index("study") if isinstance(dataset, data.LazyDataset) else data.summarise(dataset)
+    print(counts.to_string() if len(counts) else "No transcripts.")
     for name in dataset.passed_over:
         print(f"passed over: {name}")
     if dataset.problems:

@@ -144,9 +144,11 @@ def _read(studies: list[StudyFiles], report: Report, wanted: set[str] | None) ->
 # %% ../nbs/03b_folders.ipynb #no-study
 def no_study(folder: Path) -> DataError:
     "What to say of a folder without transcripts, with files that may hold some."
-    near = ", ".join(str(path.relative_to(folder)) for path in near_misses(folder))
+    near = near_misses(folder)
+    names, table = ", ".join(str(path.relative_to(folder)) for path in near), any(path.suffix.lower() in (".csv", ".tsv") for path in near)
     return DataError(folder, "holds no study: neither .jsonl, .zip or Parquet files with transcripts, nor folders with them."
-                     + (f" If {near} holds transcripts, write one JSON object a line into prompts.jsonl." if near else ""))
+                     + (f" If {names} holds transcripts, write one JSON object a line into prompts.jsonl" if near else "")
+                     + ("; a table of trials needs a study.toml that says how it is told." if table else "." if near else ""))
 
 
 def no_file(path: Path) -> DataError:

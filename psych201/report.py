@@ -17,7 +17,8 @@ import pandas as pd
 
 from .checks import KINDS, LEVELS, Finding
 from .contribution import WINDOWS, StudyCheck, check_study, estimate_length
-from .folders import each_once, no_file, no_study
+from .archive import is_archive
+from .folders import each_once, is_snapshot, no_file, no_study
 from .layout import StudyFiles, find_studies
 from .transcripts import DataError
 
@@ -74,7 +75,9 @@ def _studies_in(source: str | Path, report: Callable[[DataError], None]) -> list
         report(DataError(source, "does not exist; give the folder of a study."))
         return []
     found = find_studies(path)
-    if not found:
+    if not found and path.is_dir() and (is_archive(path) or is_snapshot(path)):
+        report(DataError(path, "is an archive, or a data set of the hub, not a contribution; `psych201 data` says what is in it."))
+    elif not found:
         report(no_study(path) if path.is_dir() else no_file(path))
     return found
 
