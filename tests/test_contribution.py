@@ -88,6 +88,8 @@ def test_persons_and_texts_that_come_twice(tmp_path):
     assert "line 1, participant 1" in found.findings()[0].message and "1 of 2 ids occur in up to 2 experiments" in found.findings()[2].message
     study(folder, GOOD | {"age": 3}, with_text("<<M>>", participant=9), name="prompts2.jsonl")
     twice = [f for f in check(folder).findings() if f.kind == "twice"]
+    study(folder, GOOD | {"participant": 77}, name="prompts3.jsonl")  # the text of another person in another file is no record that stands twice
+    assert [f.kind for f in check(folder).findings() if f.source.endswith("prompts3.jsonl")] == ["same text"]
     assert len(twice) == 1 and twice[0].line == 1 and twice[0].source.endswith("prompts2.jsonl") and "prompts.jsonl, line 1" in twice[0].message
 
 

@@ -38,6 +38,7 @@ BROKEN_RECORDS = {
     "unclosed": (GOOD | {"text": "You press <<J. Then <<"}, "text", "inside a response"),
     "unclosed at the end": (GOOD | {"text": "You press <<J>> then <<F"}, "text", "never closed"),
     "half a character": (GOOD | {"text": "<<J>> \ud83d"}, "text", "lone surrogate"),
+    "half a character in the metadata": (GOOD | {"mood": ["a", "\ud83d"]}, "mood", "lone surrogate"),
     "brackets within brackets": ("[" * 100_000, None, "cannot be read as JSON"),
 }
 
