@@ -9,16 +9,16 @@ __all__ = ['by_study', 'summarise', 'Dataset', 'select', 'sample_path', 'load', 
 import html
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from .archive import archive_files, count_rows, is_archive, iterate, scan
+from .archive import STUDIES_FILE, archive_files, count_rows, is_archive, iterate, scan
 from .files import Report
 from .folders import hub_id, load_file, load_folder, load_hub
-from .register import STUDY_FILE, read_study_file, register
+from .register import STUDY_FILE, StudyCard, read_study_file, register
 from .layout import is_leftover, is_transcripts
 from .transcripts import DataError, Problem, Transcript
 
@@ -236,6 +236,16 @@ def open_data(
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(sorted(there)) or 'none'}.")
     return LazyDataset(folder, tuple(studies) if studies else None, split, transcripts)
 
+# %% ../nbs/03_data.ipynb #cards-of
+def _cards_of(folder: Path) -> list[StudyCard]:
+    "What a source says of its studies."
+    if not is_archive(folder):
+        return [read_study_file(path) for path in sorted(folder.rglob(STUDY_FILE)) if not is_leftover(path.relative_to(folder))]
+    kept = [field.name for field in fields(StudyCard) if field.name != "trials"]
+    table = pd.read_parquet(folder / STUDIES_FILE, columns=[*kept, "data_set"]).drop_duplicates("study")
+    table = table[table["data_set"].notna()].drop(columns="data_set").astype(object)
+    return [StudyCard(**row) for row in table.where(table.notna(), None).to_dict("records")]
+
 # %% ../nbs/03_data.ipynb #studies-of
 def studies(
     source: str | Path | Iterable[str | Path] = (),  # folders of studies of one's own
@@ -243,5 +253,4 @@ def studies(
     "What is known of each study: data set, domain, paradigm, kind of response, whether it was released."
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     folders = [sample_path() if one == "sample" else Path(os.path.expanduser(one)) for one in sources]
-    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob(STUDY_FILE)) if not is_leftover(path.relative_to(folder))]
-    return register(read_study_file(path) for path in files)
+    return register(card for folder in folders if folder.is_dir() for card in _cards_of(folder))

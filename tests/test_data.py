@@ -201,9 +201,9 @@ def test_the_sample_is_what_its_notebook_writes(tmp_path):
     from psych201.runner import run_notebook
 
     run_notebook("make_sample", tmp_path / "make_sample.ipynb", {"output": str(tmp_path / "sample")}, verbose=False)
-    written = {path.relative_to(tmp_path / "sample"): path.read_bytes() for path in (tmp_path / "sample").rglob("*.jsonl")}
-    shipped = {path.relative_to(data.sample_path()): path.read_bytes() for path in data.sample_path().rglob("*.jsonl")}
-    assert written == shipped and len(shipped) == 2
+    written = {path.relative_to(tmp_path / "sample"): path.read_bytes() for path in (tmp_path / "sample").glob("*/*")}
+    shipped = {path.relative_to(data.sample_path()): path.read_bytes() for path in data.sample_path().glob("*/*")}
+    assert written == shipped and len(shipped) == 4
 
 
 def test_the_hub_is_asked_for_the_published_names(monkeypatch):

@@ -30,6 +30,7 @@ PARAMETERS = {
                "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
+    "describe": {"sources": ["sample"], "embedding": "tfidf"},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"]},
 }
