@@ -216,16 +216,18 @@ def sessions(number: int, responses: int, studies: int = 149):
 
 def data_set(number: int, responses: int) -> dict:
     "Sessions are simulated and written as an archive, split and summarised on the way; then the summary is read back."
-    from psych201 import convert, data
+    from psych201 import convert, data, description
 
     simulated, _ = seconds(lambda: sum(len(one.text) for one in sessions(number // 20, responses)))
     with tempfile.TemporaryDirectory() as folder:
         written, table = seconds(lambda: convert.write_archive(sessions(number, responses), f"{folder}/archive"))
         opened, counts = seconds(lambda: data.open_data(f"{folder}/archive").counts())
         part, _ = seconds(lambda: data.load(f"{folder}/archive", studies=["study7"], split="evaluation"))
+        described, found = seconds(lambda: description.describe(data.open_data(f"{folder}/archive")))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
     assert counts["transcripts"].sum() == number and counts["responses"].sum() == number * responses and len(table) == len(counts)
-    return {"sessions": number, "responses": number * responses, "simulate": 20 * simulated, "seconds": written, "summary": opened, "part": part, "bytes": size,
+    assert found.studies["responses"].sum() == number * responses
+    return {"sessions": number, "responses": number * responses, "simulate": 20 * simulated, "seconds": written, "summary": opened, "part": part, "describe": described, "bytes": size,
             "evaluation": int(table.filter(split="evaluation")["transcripts"].sum()), "peak_bytes": resident("VmHWM")}
 
 

@@ -35,10 +35,14 @@ def describe_command(arguments: argparse.Namespace) -> int:
     from psych201.papers import draw_description
 
     sources = arguments.sources or default_sources()
-    check_data(sources, split=arguments.split)
+    dataset = check_data(sources, split=arguments.split)
     output = Path(arguments.output or load_settings().runs_path / "description")
-    print(f"Page:      {draw_description(sources, output, arguments.split or '', arguments.embedding or '')}")
-    return 0
+    print(f"describing {len(dataset):,} transcripts", file=sys.stderr, flush=True)
+    page = draw_description(sources, output, arguments.split or "", arguments.embedding or "", dataset.problems)
+    if dataset.problems:
+        print(f"{len(dataset.problems):,} record{'s' * (len(dataset.problems) > 1)} could not be read; psych201 check lists them.", file=sys.stderr)
+    print(f"Page:      {page}")
+    return 1 if dataset.problems else 0
 
 # %% ../nbs/13_commands.ipynb #length-of
 def _length_by(tokenizer: str | None) -> dict:

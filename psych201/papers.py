@@ -20,6 +20,7 @@ from .data import sample_path, studies
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
 from .store import find_shards, read_conditions
+from .transcripts import Problem
 from .upkeep import version_notes
 
 # %% ../nbs/13_papers.ipynb #analyses
@@ -145,9 +146,11 @@ def draw_description(
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
     split: str = "",  # evaluation or train; '': all
     embedding: str = "",  # of instructions; see embeddings.embed
+    problems: Sequence[Problem] = (),  # of the sources: what is left out
 ) -> Path:  # the page
     "Draws a data set on one page; raises `WorkbenchError` if the notebook fails."
     begun = _clock(output)
     run_notebook("describe", output / "notebooks" / "describe.ipynb", dict(sources=list(sources), output=str(output), split=split, embedding=embedding), verbose=False)
     part = f", split {split}" if split else ""
-    return write_page(output, "What is in these data?", f"{', '.join(map(str, sources))}{part}. Numbers in grey are those of arXiv 2605.07632.", since=begun)
+    gaps = [Gap(f"{len(problems):,} record{'s' * (len(problems) > 1)}", f"not readable and left out; the first: {problems[0]} psych201 check lists them.")] if problems else []
+    return write_page(output, "What is in these data?", f"{', '.join(map(str, sources))}{part}. Numbers in grey are those of arXiv 2605.07632.", gaps, since=begun)
