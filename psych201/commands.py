@@ -15,6 +15,11 @@ from pathlib import Path
 from .arguments import check_data, default_sources
 from .settings import load_settings
 
+# %% ../nbs/13_commands.ipynb #counted
+def _counted(number: int, what: str) -> str:
+    "1 record, 2,000 records."
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
 # %% ../nbs/13_commands.ipynb #data-command
 def data_command(arguments: argparse.Namespace) -> int:
     "psych201 data: what is in a source, and what cannot be read."
@@ -26,7 +31,7 @@ def data_command(arguments: argparse.Namespace) -> int:
     for name in dataset.passed_over:
         print(f"passed over: {name}")
     if dataset.problems:
-        print(*dataset.problems, f"{len(dataset.problems)} problem{'s' * (len(dataset.problems) != 1)}.", sep="\n", file=sys.stderr)
+        print(*dataset.problems, f"{_counted(len(dataset.problems), 'problem')}.", sep="\n", file=sys.stderr)
     return 1 if dataset.problems else 0
 
 # %% ../nbs/13_commands.ipynb #describe-command
@@ -40,7 +45,7 @@ def describe_command(arguments: argparse.Namespace) -> int:
     print(f"describing {len(dataset):,} transcripts", file=sys.stderr, flush=True)
     page = draw_description(sources, output, arguments.split or "", arguments.embedding or "", dataset.problems)
     if dataset.problems:
-        print(f"{len(dataset.problems):,} record{'s' * (len(dataset.problems) > 1)} could not be read; psych201 check lists them.", file=sys.stderr)
+        print(f"{_counted(len(dataset.problems), 'record')} could not be read; psych201 check lists them.", file=sys.stderr)
     print(f"Page:      {page}")
     return 1 if dataset.problems else 0
 
@@ -82,7 +87,7 @@ def convert_command(arguments: argparse.Namespace) -> int:
     counts = table.to_pandas().groupby("split").agg(studies=("study", "nunique"), transcripts=("transcripts", "sum"), responses=("responses", "sum"))
     print(counts.to_string(), f"Archive:   {arguments.output}", sep="\n")
     if problems:
-        print(*problems[:10], f"{len(problems)} records could not be read and are left out; {arguments.output}/problems.csv lists them.", sep="\n", file=sys.stderr)
+        print(*problems[:10], f"{_counted(len(problems), 'record')} could not be read and left out; {arguments.output}/problems.csv lists them.", sep="\n", file=sys.stderr)
     return 1 if problems else 0
 
 # %% ../nbs/13_commands.ipynb #new-command
