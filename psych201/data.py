@@ -18,8 +18,8 @@ import pandas as pd
 from .archive import STUDIES_FILE, archive_files, count_rows, is_archive, iterate, scan
 from .files import Report
 from .folders import hub_id, load_file, load_folder, load_hub
-from .register import STUDY_FILE, StudyCard, read_study_file, register
-from .layout import is_leftover, is_transcripts
+from .register import StudyCard, register
+from .layout import is_transcripts, study_cards
 from .transcripts import DataError, Problem, Transcript
 
 # %% ../nbs/03_data.ipynb #by-study
@@ -240,7 +240,7 @@ def open_data(
 def _cards_of(folder: Path) -> list[StudyCard]:
     "What a source says of its studies."
     if not is_archive(folder):
-        return [read_study_file(path) for path in sorted(folder.rglob(STUDY_FILE)) if not is_leftover(path.relative_to(folder))]
+        return study_cards(folder)
     kept = [field.name for field in fields(StudyCard) if field.name != "trials"]
     table = pd.read_parquet(folder / STUDIES_FILE, columns=[*kept, "data_set"]).drop_duplicates("study")
     table = table[table["data_set"].notna()].drop(columns="data_set").astype(object)
@@ -253,4 +253,4 @@ def studies(
     "What is known of each study: data set, domain, paradigm, kind of response, whether it was released."
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     folders = [sample_path() if one == "sample" else Path(os.path.expanduser(one)) for one in sources]
-    return register(card for folder in folders if folder.is_dir() for card in _cards_of(folder))
+    return register(card for folder in folders if folder.exists() for card in _cards_of(folder))

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['MOST_MEMBERS', 'MOST_NESTED', 'is_leftover', 'is_transcripts', 'is_generic', 'Room', 'tree', 'StudyFiles',
-           'studies_of', 'find_studies', 'near_misses']
+           'studies_of', 'find_studies', 'study_cards', 'near_misses']
 
 # %% ../nbs/03a_layout.ipynb #imports
 import os
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .files import UNZIP_ERRORS, TranscriptFile, damaged
-from .register import STUDY_FILE, read_study_file
+from .files import UNZIP_ERRORS, TranscriptFile, damaged, opened
+from .register import STUDY_FILE, StudyCard, parse_study_file
 from .transcripts import DataError
 
 # %% ../nbs/03a_layout.ipynb #ending
@@ -55,7 +55,7 @@ class Room:
     place: tuple[str, ...] = ()  # from the top
     files: list[TranscriptFile] = field(default_factory=list)
     rooms: dict[str, "Room"] = field(default_factory=dict)
-    kind: str = ""  # of the responses, as a study.toml says
+    card: StudyCard | None = None  # what its study.toml says
     packed: bool = False  # some of its files come from a zip of the contribution layout
 
     def room(self, *names: str) -> "Room":
@@ -73,7 +73,7 @@ MOST_MEMBERS, MOST_NESTED = 100_000, 3  # of a zip; zips within zips
 
 
 def _members(stream: BinaryIO, members: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    "The files of transcripts in a zip, by their names inside; also those in zips within it."
+    "The files of transcripts in a zip, and study.toml, by their names inside; also those in zips within it."
     with zipfile.ZipFile(stream) as archive:
         names = sorted(name for name in archive.namelist() if not is_leftover(PurePosixPath(name)))
         if len(names) > MOST_MEMBERS or len(members) >= MOST_NESTED:
@@ -82,7 +82,7 @@ def _members(stream: BinaryIO, members: tuple[str, ...] = ()) -> Iterator[tuple[
             if name.lower().endswith(".zip"):
                 with archive.open(name) as inner:
                     yield from _members(inner, (*members, name))
-            elif is_transcripts(name):
+            elif is_transcripts(name) or PurePosixPath(name).name == STUDY_FILE:
                 yield (*members, name)
 
 # %% ../nbs/03a_layout.ipynb #plain-name
@@ -113,6 +113,42 @@ def _place(room: Room, names: tuple[str, ...]) -> tuple[Room, tuple[str, ...]]:
     found.packed |= flat is not None
     return found, (*room.place, *once(path), re.sub(r"(?i)\.(gz|txt)$", "", own))
 
+# %% ../nbs/03a_layout.ipynb #add-transcripts
+def _add_transcripts(room: Room, file: TranscriptFile) -> None:
+    "Adds a file of transcripts to its room."
+    room.files.append(file)
+
+# %% ../nbs/03a_layout.ipynb #table-of
+def _table_of(file: TranscriptFile, card: StudyCard, room: Room) -> TranscriptFile:
+    "The table of trials that a study.toml names; raises `DataError` if it is not beside it."
+    name = PurePosixPath(card.trials.file)
+    path = file.path if file.members else file.path.parent / name
+    members = (*file.members[:-1], str(PurePosixPath(file.members[-1]).parent / name)) if file.members else ()
+    table = TranscriptFile(path, members, (*room.place, card.trials.file), trials=card.trials)
+    try:
+        if not (name.is_absolute() or ".." in name.parts):
+            with opened(table):
+                return table
+    except (DataError, OSError):
+        pass
+    raise DataError(file.name, f"names {card.trials.file!r}, which is no file in its folder or below.", field="file")
+
+# %% ../nbs/03a_layout.ipynb #study-file
+_MOST_BYTES = 1_000_000  # of a study.toml
+
+
+def _add_study_file(room: Room, file: TranscriptFile) -> None:
+    "Takes what a study.toml says, unless another one counts; what cannot be read is a file with a problem."
+    if room.card is not None:
+        return
+    try:
+        with opened(file) as stream:
+            room.card = parse_study_file(stream.read(_MOST_BYTES), file.name, room.name)
+        if room.card.trials is not None:
+            room.files.append(_table_of(file, room.card, room))
+    except DataError as error:
+        room.files.append(file._replace(problem=error))
+
 # %% ../nbs/03a_layout.ipynb #list-members
 def _list(stream: BinaryIO) -> list[tuple[str, ...]] | Exception:
     "The files of transcripts in a zip, or why it cannot be opened."
@@ -135,21 +171,7 @@ def _add(room: Room, path: Path) -> None:
             return
     for members in found:
         home, place = _place(room, (path.name, *members) if members else (path.name,))
-        home.files.append(TranscriptFile(path, members, place))
-
-# %% ../nbs/03a_layout.ipynb #study-file
-def _add_study_file(room: Room, path: Path) -> None:
-    "Takes from a study.toml what matters for reading; what cannot be read is a file with a problem."
-    try:
-        card = read_study_file(path)
-        room.kind = card.response
-        if card.trials is not None:
-            table = path.parent / card.trials.file
-            if Path(card.trials.file).is_absolute() or ".." in Path(card.trials.file).parts or not table.is_file():
-                raise DataError(path, f"names {card.trials.file!r}, which is no file in {path.parent}.", field="file")
-            room.files.append(TranscriptFile(table, (), (*room.place, card.trials.file), trials=card.trials))
-    except DataError as error:
-        room.files.append(TranscriptFile(path, (), (*room.place, STUDY_FILE), error))
+        (_add_study_file if place[-1] == STUDY_FILE else _add_transcripts)(home, TranscriptFile(path, members, place))
 
 # %% ../nbs/03a_layout.ipynb #tree
 def tree(
@@ -167,7 +189,8 @@ def tree(
             continue
         folders[:] = sorted(name for name in folders if not is_leftover(Path(name)))
         if STUDY_FILE in names:
-            _add_study_file(top.room(*parts), Path(place, STUDY_FILE))
+            room = top.room(*parts)
+            _add_study_file(room, TranscriptFile(Path(place, STUDY_FILE), (), (*room.place, STUDY_FILE)))
         for name in sorted(names):
             if is_transcripts(name) or name.lower().endswith(".zip") and not is_leftover(Path(name)):
                 _add(top.room(*parts), Path(place, name))
@@ -180,7 +203,12 @@ class StudyFiles:
     study: str
     files: list[TranscriptFile]
     below: list[TranscriptFile] = field(default_factory=list)  # further down, not read
-    kind: str = ""  # of the responses: choice, number, text, or not said
+    card: StudyCard | None = None  # what its study.toml says
+
+    @property
+    def kind(self) -> str:
+        "Of the responses: choice, number, text, or '' if nobody says."
+        return self.card.response if self.card else ""
 
 # %% ../nbs/03a_layout.ipynb #named
 def _named(room: Room, name: str) -> dict[str, list[TranscriptFile]]:
@@ -199,6 +227,18 @@ def _parts(room: Room) -> list[TranscriptFile] | None:
     below = [_parts(inner) for _, inner in sorted(room.rooms.items())]
     return None if None in below else room.files + [file for files in below for file in files]
 
+# %% ../nbs/03a_layout.ipynb #card-of
+def _cards(room: Room) -> list[tuple[str, StudyCard]]:
+    "(name of the room, what its study.toml says) of a room and all below."
+    own = [(room.name, room.card)] if room.card else []
+    return own + [card for _, inner in sorted(room.rooms.items()) for card in _cards(inner)]
+
+
+def _card_of(room: Room) -> StudyCard | None:
+    "What the study.toml of a study says that fills a room and generic ones below; None if there is none, or several."
+    cards = [card for _, card in _cards(room)]
+    return room.card or (cards[0] if len(cards) == 1 else None)
+
 # %% ../nbs/03a_layout.ipynb #studies-of
 def studies_of(
     room: Room,
@@ -208,21 +248,42 @@ def studies_of(
     rooms = [inner for _, inner in sorted(room.rooms.items())]
     named = _named(room, name)
     if room.files and not named:
-        return [StudyFiles(name, room.files, [file for inner in rooms for file in inner.all_files()], room.kind)]
+        return [StudyFiles(name, room.files, [file for inner in rooms for file in inner.all_files()], room.card)]
     if not room.files and rooms and (files := _parts(room)):
-        return [StudyFiles(name, files, kind=room.kind)]
-    found = [StudyFiles(study, files, kind=room.kind) for study, files in named.items()]
+        return [StudyFiles(name, files, card=_card_of(room))]
+    found = [StudyFiles(study, files, card=room.card) for study, files in named.items()]
     found += [study for inner in rooms for study in studies_of(inner, inner.name)]
     return sorted(found, key=lambda one: one.study)
 
 # %% ../nbs/03a_layout.ipynb #find-studies
+def _tree_and_name(path: str | Path) -> tuple[Room, str]:
+    "The tree of a folder or file, and its own name."
+    path = Path(os.path.abspath(path))  # not resolved: a link has a name of its own
+    own = path.name if path.is_dir() else _stem(path.name)
+    return tree(path), path.parent.name if path.is_file() and is_generic(own) else own
+
+
 def find_studies(
     path: str | Path,  # a folder, or a file
 ) -> list[StudyFiles]:
     "The studies of a folder or file, with their files."
-    path = Path(os.path.abspath(path))  # not resolved: a link has a name of its own
-    own = path.name if path.is_dir() else _stem(path.name)
-    return studies_of(tree(path), path.parent.name if path.is_file() and is_generic(own) else own)
+    return studies_of(*_tree_and_name(path))
+
+# %% ../nbs/03a_layout.ipynb #study-cards
+def study_cards(
+    path: str | Path,  # a folder, or a file
+) -> list[StudyCard]:  # by the names of their studies
+    "What each study.toml below says, also in zips; raises `DataError` for one that cannot be read."
+    top, name = _tree_and_name(path)
+    top.name = name
+    studies = studies_of(top, name)
+    for study in studies:
+        for file in study.files:
+            if file.place[-1] == STUDY_FILE:  # it is no transcripts, and here only with a problem
+                raise file.problem
+    found = [(study.study, study.card) for study in studies if study.card]
+    used = {id(card) for _, card in found}
+    return [replace(card, study=study) for study, card in found + [one for one in _cards(top) if id(one[1]) not in used]]
 
 # %% ../nbs/03a_layout.ipynb #near-misses
 def near_misses(
