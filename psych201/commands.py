@@ -42,7 +42,7 @@ def describe_command(arguments: argparse.Namespace) -> int:
     sources = arguments.sources or default_sources()
     dataset = check_data(sources, split=arguments.split)
     output = Path(arguments.output or load_settings().runs_path / "description")
-    print(f"describing {len(dataset):,} transcripts", file=sys.stderr, flush=True)
+    print(f"describing {_counted(len(dataset), 'transcript')}", file=sys.stderr, flush=True)
     page = draw_description(sources, output, arguments.split or "", arguments.embedding or "", dataset.problems)
     if dataset.problems:
         print(f"{_counted(len(dataset.problems), 'record')} could not be read; psych201 check lists them.", file=sys.stderr)

@@ -129,6 +129,9 @@ def _load_one(source: str | Path, report: Report, revision: str | None, wanted: 
     is_alias = name != str(source)
     if path.is_dir() and not is_alias and is_archive(path):
         return list(iterate(archive_files(path, wanted, split))), []
+    if split and path.exists() and not is_alias:
+        report(DataError(source, f"has no splits, and so none called {split!r}; psych201 convert makes an archive, which has."))
+        return [], []
     if path.is_dir() and not is_alias:
         return load_folder(path, report, wanted)
     if path.is_file() and (is_transcripts(path.name) or path.suffix.lower() == ".zip"):

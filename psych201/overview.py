@@ -11,8 +11,9 @@ from adjustText import adjust_text
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from .demographics import draw_people, published_data_set
+from .demographics import AS_PUBLISHED, draw_people, published_data_set
 from .description import UNKNOWN_DOMAIN
+from .embeddings import MINILM, TFIDF
 from .drawing import GREY, PAGE, TYPES, mosaic
 from .register import DOMAINS
 from .wheels import DownloadError
@@ -70,6 +71,17 @@ def _draw_names(axes, places: pd.DataFrame, most: int = 20) -> None:
     names = [axes.text(x, y, study, fontsize=5.5, color="#444444") for study, x, y in places.drop_duplicates("study")[["study", "x", "y"]].itertuples(index=False)]
     adjust_text(names, places["x"].to_numpy(), places["y"].to_numpy(), ax=axes, iter_lim=200, arrowprops=dict(arrowstyle="-", color="#BBBBBB", linewidth=0.4), min_arrow_len=6)
 
+# %% ../nbs/11c_overview.ipynb #how-many
+_NAMES = {MINILM: "all-MiniLM-L6-v2", TFIDF: "TF-IDF"}  # embedding -> as the field calls it
+
+
+def _how_many(places: pd.DataFrame) -> str:
+    "22 experiments of 15 studies; all-MiniLM-L6-v2."
+    experiments, studies = len(places), places["study"].nunique()
+    counts = f"{experiments:,} experiment{'s' * (experiments != 1)} of {studies:,} {'study' if studies == 1 else 'studies'}"
+    how = places["embedding"].iloc[0] if experiments else ""
+    return f"{counts}; {_NAMES.get(how, how.rsplit('/', 1)[-1])}" if how else counts
+
 # %% ../nbs/11c_overview.ipynb #draw-map
 def _draw_map(axes, places: pd.DataFrame) -> None:
     "Experiments by the first two components of what they tell people."
@@ -79,28 +91,31 @@ def _draw_map(axes, places: pd.DataFrame) -> None:
         rows = named[named["domain"] == domain]
         if len(rows):
             axes.plot(rows["x"], rows["y"], linestyle="", marker=marker, markersize=4, color=colour, alpha=0.8, label=domain)
-    how = f"; {places['embedding'].iloc[0].rsplit('/', 1)[-1]}" if len(places) else ""
-    axes.set_title(f"Experiments by their instructions\n{len(places):,} of {places['study'].nunique():,} studies{how}")
+    axes.set_title(f"Experiments by their instructions\n{_how_many(places)}")
     axes.set(xticks=[], yticks=[])
     if known.empty:
         axes.text(0.5, 0.5, "a map needs three experiments with instructions", transform=axes.transAxes, ha="center", fontsize=7, color="#777777", style="italic")
         return
-    axes.set(xlabel=f"Component 1 ({known['x_share'].iloc[0]:.0%} of variance)", ylabel=f"Component 2 ({known['y_share'].iloc[0]:.0%})")
-    axes.margins(0.08)
+    share = lambda name: f" ({known[name].iloc[0]:.0%} of variance)" if known[name].notna().all() else ""
+    axes.set(xlabel=f"Component 1{share('x_share')}", ylabel=f"Component 2{share('y_share')}")
+    for values, limit in ((known["x"], axes.set_xlim), (known["y"], axes.set_ylim)):
+        middle, half = (values.min() + values.max()) / 2, max(0.4, 0.54 * (values.max() - values.min()))
+        limit(middle - half, middle + half)
 
 # %% ../nbs/11c_overview.ipynb #draw-nations
 def _draw_nations(axes, people: pd.DataFrame, grey: pd.DataFrame) -> None:
     "The map of the world with one's own people, or the published ones."
     own, behind = (rows[rows["panel"] == "Nationality"] for rows in (people, grey))
-    nations, whose = (own, "") if len(own) else (behind, "As published: ")
+    nations, whose = (own, "") if len(own) else (behind, "As published (the 20 most frequent): ")
     try:
-        left_out = draw_world(axes, nations, f"{whose}{nations['value'].sum():,.0f} people of {len(nations):,} countries" if len(nations) else "")
+        colours = "Blues" if len(own) else "Greys"
+        left_out = draw_world(axes, nations, f"{whose}{nations['value'].sum():,.0f} people of {len(nations):,} countries" if len(nations) else "", colours)
     except DownloadError as error:
         axes.text(0.5, 0.5, "No outlines of countries:\n" + str(error).partition(" (")[0], transform=axes.transAxes, ha="center", fontsize=6, color="#777777", style="italic", wrap=True)
         axes.set(xticks=[], yticks=[])
         return
     if left_out:
-        axes.text(0.4, 0, f"and {left_out:,} of countries too small for this map", transform=axes.transAxes, fontsize=6, color="#777777")
+        axes.text(0.4, 0, f"{left_out:,} of them come from countries too small for this map", transform=axes.transAxes, fontsize=6, color="#777777")
 
 # %% ../nbs/11c_overview.ipynb #places
 _PLACES = [[[["people", "ages", "nationalities"], ["world", "world", "nationalities"]]],  # above
@@ -125,6 +140,6 @@ def overview(
         _draw_responses(panels["responses"], domains)
         _draw_studies(panels["studies"], domains, reference)
         _draw_map(panels["experiments"], experiments)
-        figure.supxlabel("; ".join([f"These data: {counts}"] * bool(counts) + ["grey: as published"] * reference), fontsize=7)
+        figure.supxlabel("; ".join([f"These data: {counts}"] * bool(counts) + [AS_PUBLISHED] * reference), fontsize=7)
         _draw_names(panels["experiments"], experiments[experiments["x"].notna()])
     return figure

@@ -140,6 +140,13 @@ def draw_published(
     return write_page(output, "Post-training makes large language models less human-like",
                       "The figures of arXiv 2605.07632, drawn from its published numbers; intervals and tests are psych201's.", since=begun)
 
+# %% ../nbs/13_papers.ipynb #check-folder
+def _check_folder(output: Path) -> None:
+    "Raises `WorkbenchError` for a folder with the page of something else, which would be lost."
+    others = [path.name for path in (output / "notebooks").glob("*.ipynb") if path.name.removesuffix(".ipynb").removesuffix(".failed") != "describe"]
+    if others or (output / "index.html").exists() and not (output / "notebooks").is_dir():
+        raise WorkbenchError(f"{output} holds another page ({', '.join(sorted(others)[:3]) or 'index.html'}); name a folder of its own (--output).")
+
 # %% ../nbs/13_papers.ipynb #draw-description
 def draw_description(
     sources: Sequence[str],  # 'sample', folders, files, hub ids, or one archive
@@ -148,7 +155,8 @@ def draw_description(
     embedding: str = "",  # of instructions; see embeddings.embed
     problems: Sequence[Problem] = (),  # of the sources: what is left out
 ) -> Path:  # the page
-    "Draws a data set on one page; raises `WorkbenchError` if the notebook fails."
+    "Draws a data set on one page; raises `WorkbenchError` if the notebook fails, or the folder holds another page."
+    _check_folder(output)
     begun = _clock(output)
     run_notebook("describe", output / "notebooks" / "describe.ipynb", dict(sources=list(sources), output=str(output), split=split, embedding=embedding), verbose=False)
     part = f", split {split}" if split else ""

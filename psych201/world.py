@@ -57,27 +57,29 @@ def draw_world(
     axes,
     nations: pd.DataFrame,  # label (name of a country), value (people)
     name: str = "",  # above the map
-) -> int:  # people of countries that are not on it
-    "Countries coloured by their people; raises `DownloadError` if there are no outlines."
-    people = {code: value for label, value in nations[["label", "value"]].itertuples(index=False) if (code := read_country(label))}
+    colours: str = "Blues",  # of Matplotlib, light to dark
+) -> int:  # people of countries that are too small to be on it
+    "Countries coloured by their people; raises `DownloadError` if there are no outlines, `ValueError` for what is no country."
+    people = dict(zip(nations["label"].map(read_country), nations["value"]))
+    if "" in people:
+        raise ValueError(f"{nations.loc[nations['label'].map(read_country) == '', 'label'].iloc[0]!r} is no country.")
     shapes = outlines()
     polygons = [(people.get(code, np.nan), equal_earth(part)) for code, parts in shapes.items() for part in parts]
     values = np.ma.masked_invalid([value for value, _ in polygons])
     land = PolyCollection([part for _, part in polygons], facecolor="#E8E8E8", edgecolor="white", linewidth=0.2)
     axes.add_collection(land)
     if values.count():
-        land.set(array=values, cmap=_colours(), norm=LogNorm(1, max(values.max(), 10)))
+        land.set(array=values, cmap=_without_white(colours), norm=LogNorm(1, max(values.max(), 10)))
         bar = axes.inset_axes([-0.04, 0.16, 0.26, 0.035])  # the south of the Pacific
         axes.figure.colorbar(land, cax=bar, orientation="horizontal").set_label("People", fontsize=6)
         bar.tick_params(labelsize=6)
-    missing = sum(value for code, value in people.items() if code not in shapes)
     axes.set(title=name, aspect="equal", xlim=(-2.75, 2.75), ylim=(-1.1, 1.35))
     axes.axis("off")
-    return int(missing + nations["value"].sum() - sum(people.values()))
+    return int(sum(value for code, value in people.items() if code not in shapes))
 
 # %% ../nbs/11c_world.ipynb #colours
-def _colours():
-    "Light to dark blue; land without people grey."
-    colours = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
+def _without_white(name: str) -> ListedColormap:
+    "The darker three quarters of a scale, so that one person shows; land without people is light grey."
+    colours = ListedColormap(colormaps[name](np.linspace(0.25, 1, 256)))
     colours.set_bad("#E8E8E8")
     return colours

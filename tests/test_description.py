@@ -74,7 +74,7 @@ def test_a_page_of_an_archive_and_what_could_not_be_read(tmp_path, capsys):
     assert "1 record</b>: not readable and left out" in page and page.count("<img ") == 1
     assert main(["convert", str(study), "--output", str(tmp_path / "archive")]) == 1
     assert main(["describe", str(tmp_path / "archive"), "--output", str(tmp_path / "again"), "--embedding", "tfidf", "--split", "train"]) == 0
-    for name in ("studies", "domains", "experiments", "fields"):
+    for name in ("studies", "responses_by_domain", "experiments", "fields"):
         first, again = (pd.read_csv(tmp_path / folder / "tables" / f"{name}.csv") for folder in ("page", "again"))
         pd.testing.assert_frame_equal(first, again)
     assert pd.read_csv(tmp_path / "page" / "tables" / "studies.csv").loc[0, ["domain", "participants", "nationalities_known"]].tolist() == ["Psychophysics", 2, 2]
@@ -104,3 +104,20 @@ def test_a_named_encoder_that_is_not_there_stops_the_page(tmp_path, capsys):
 def test_misspelt_sources_end_at_once(tmp_path, capsys):
     assert main(["describe", "no_such_folder", "--output", str(tmp_path / "page")]) == 1
     assert "no_such_folder" in capsys.readouterr().err and not (tmp_path / "page").exists()
+
+
+def test_a_split_that_nothing_has_is_refused(tmp_path, capsys):
+    "Studies have no splits; only one of an archive's is described."
+    assert main(["describe", "sample", "--split", "train", "--output", str(tmp_path / "page")]) == 1
+    assert "sample: has no splits, and so none called 'train'" in capsys.readouterr().err
+    assert main(["convert", "sample", "--output", str(tmp_path / "archive")]) == 0
+    assert main(["describe", str(tmp_path / "archive"), "--split", "evaluation", "--embedding", "tfidf", "--output", str(tmp_path / "page")]) == 0
+    assert pd.read_csv(tmp_path / "page" / "tables" / "studies.csv")["transcripts"].tolist() == [1, 1]
+
+
+def test_the_page_of_a_run_is_not_replaced(tmp_path, capsys):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "nll_by_size.ipynb").write_text("{}")
+    (tmp_path / "index.html").write_text("figures")
+    assert main(["describe", "sample", "--output", str(tmp_path), "--embedding", "tfidf"]) == 1
+    assert "holds another page (nll_by_size.ipynb)" in capsys.readouterr().err and (tmp_path / "index.html").read_text() == "figures"
