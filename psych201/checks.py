@@ -21,8 +21,10 @@ KINDS = {
     "fields": ("error", "Each record needs text, experiment and participant."),
     "markers": ("error", "Each response stands between << and >>, and there is at least one."),
     "one bracket": ("error", "A response with a single < before it, or a single > behind it, is not marked."),
-    "identifiers": ("error", "Ids of Prolific or Mechanical Turk and e-mail addresses name a person; number participants anew."),
+    "lost opening": ("error", "A word that is closed and was never opened is an answer that nobody marked; write << before it."),
+    "identifiers": ("error", "Ids of Prolific or Mechanical Turk and e-mail addresses name a person: number participants anew, and leave addresses out of texts."),
     "twice": ("error", "A record stands in two files and would count twice."),
+    "shown markers": ("warning", "Where a text explains its markers, what stands between them is taken for a response; explain them in words, or not at all."),
     "three brackets": ("warning", "In <<<A>>> the response is `<A`, without the last >."),
     "white space": ("warning", "White space inside the markers is scored with the response (about 2 nats); put it outside."),
     "empty": ("warning", "An empty response has no score. If nothing was answered, say so in words outside the markers, or mark a word for it."),
@@ -33,14 +35,15 @@ KINDS = {
     "not a number": ("warning", "NaN and Infinity are no JSON; write null."),
     "line ends": ("warning", "The text has Windows line ends (\\r\\n), which tokenizers read as other tokens; write \\n."),
     "metadata": ("warning", "Values of the metadata that could not be read stay as they are; write numbers, and words as others do."),
-    "stray marker": ("hint", "A >> outside of a response is read as text."),
+    "template": ("hint", "The study.toml still says what psych201 new wrote; fill in what you know, and delete the rest."),
+    "stray marker": ("hint", "A >> outside of a response is read as text; leave it out if it is no part of what was shown."),
     "time unit": ("hint", "Reaction times are in milliseconds."),
     "form": ("hint", "A questionnaire with several forms should say which one, such as STAI-T or BIS-11."),
     "same options": ("hint", "All participants have the same keys; Psych-201 draws letters anew for each, so that no model knows them before."),
-    "same response": ("hint", "All participants answered the same; is it marked in the instructions?"),
+    "same response": ("hint", "All participants began alike; are options marked in the instructions?"),
     "nobody": ("hint", "Name the participant of each chat, so that sessions of one person can be told from those of others."),
     "pictures": ("hint", "A placeholder for a picture is read as text; say in words what was shown."),
-    "several experiments": ("hint", "Participants of one id in several experiments count as different persons; splits keep them together."),
+    "several experiments": ("hint", "One id in several experiments counts as several participants, since experiments may number their people anew; psych201 convert keeps them on one side of its split."),
     "name": ("hint", "A path of somebody's computer is no good name of an experiment."),
     "length": ("hint", "Responses beyond the context window of a model are not scored."),
 }  # kind of finding -> (level, what it means and what to do)
@@ -74,6 +77,7 @@ Told = tuple[str, str | None, str]  # kind, field, message
 
 # %% ../nbs/03e_checks.ipynb #required
 REQUIRED = ("text", "experiment", "participant")
+_KINDS = {int: "a number", float: "a number", bool: "true or false", str: "a text", list: "a list", dict: "an object"}  # of JSON
 
 # %% ../nbs/03e_checks.ipynb #field-names
 _OTHER_NAMES = {"text": ("prompt", "transcript", "content", "messages", "prompts"), "experiment": ("study", "task", "condition", "exp"),
@@ -101,7 +105,7 @@ def check_fields(record: dict) -> Iterator[Told]:
         if name in record and (value is None or value == "" or value != value):
             yield "fields", name, "is empty."
         elif name in record and not isinstance(value, str if name == "text" else (str, int, float)):
-            yield "fields", name, f"holds a {type(value).__name__}, not a {'text' if name == 'text' else 'text or number'}."
+            yield "fields", name, f"holds {_KINDS.get(type(value), type(value).__name__)}, not a {'text' if name == 'text' else 'text or number'}."
 
 # %% ../nbs/03e_checks.ipynb #excerpt
 def _shown(text: str, start: int, end: int) -> str:
@@ -129,17 +133,25 @@ def check_marking(text: str) -> Iterator[Told]:
     except MarkerError as error:
         yield _broken_markers(text, error)
         return
-    closed = {end for _, end in spans}
+    closed, lost = {end for _, end in spans}, []
     for marker in re.finditer(CLOSE, text):
         if marker.start() in closed:
             continue
         before = _HALF_OPENED.search(text, max(0, marker.start() - 42), marker.start())
         if before:
             yield "one bracket", "text", f"{_shown(text, before.start(), marker.end())} at character {before.start()} is opened by a single `<`; write `<<`."
+        elif re.search(r"\w$", text[:marker.start()]):
+            lost.append(marker)
         elif marker.start() - 1 not in closed:  # the third bracket of <<<A>>>
             yield "stray marker", "text", f"`>>` at character {marker.start()} ({_shown(text, marker.start() - 15, marker.end())}) closes nothing."
+    if lost:
+        word = re.search(r"\w{1,20}$", text[max(0, lost[0].start() - 20):lost[0].start()]).group()
+        yield "lost opening", "text", f"{len(lost):,} {'is' if len(lost) == 1 else 'are'} closed only, the first at character {lost[0].start()}: `{word}>>`."
     if not spans:
         yield "markers", "text", f"no response is marked: there is no `{OPEN}` in it."
+
+# %% ../nbs/03e_checks.ipynb #explained
+_EXPLAINED = re.compile(r"(?i)\s+(and|or|&|to|…|\.\.\.|,)\s+|\.\.\.|…|your (answer|response)( here)?|like this")
 
 # %% ../nbs/03e_checks.ipynb #check-responses
 def check_responses(transcript: Transcript) -> Iterator[Told]:
@@ -147,7 +159,9 @@ def check_responses(transcript: Transcript) -> Iterator[Told]:
     text, found = transcript.text, {}
     for start, end in transcript.spans:
         response, whole = text[start:end], (start - len(OPEN), end + len(CLOSE))
-        if response != response.strip() or not response:
+        if _EXPLAINED.fullmatch(response):
+            found.setdefault("shown markers", []).append(whole)
+        elif response != response.strip() or not response:
             found.setdefault("white space" if response.strip() else "empty", []).append(whole)
         if response.startswith("<") and text[whole[1]:whole[1] + 1] == ">":
             found.setdefault("three brackets", []).append((whole[0], whole[1] + 1))
@@ -161,7 +175,7 @@ def check_times(record: dict, responses: int) -> Iterator[Told]:
     if times is None or times == "N/A":
         return
     if not isinstance(times, list):
-        yield "reaction times", "RTs", f"holds a {type(times).__name__}, not a list."
+        yield "reaction times", "RTs", f"holds {_KINDS.get(type(times), type(times).__name__)}, not a list."
         return
     numbers = [time for time in times if isinstance(time, Real) and isfinite(time)]
     texts = [time for time in times if isinstance(time, str)]
@@ -174,7 +188,7 @@ def check_times(record: dict, responses: int) -> Iterator[Told]:
     if numbers and min(numbers) < 0:
         yield "reaction times", "RTs", f"holds the negative value {min(numbers):g}."
     if numbers and 0 < sorted(numbers)[len(numbers) // 2] < 10:
-        yield "time unit", "RTs", f"has the median {sorted(numbers)[len(numbers) // 2]:g}: are these seconds?"
+        yield "time unit", "RTs", f"has the median {sorted(numbers)[len(numbers) // 2]:g}: if these are seconds, write milliseconds."
 
 # %% ../nbs/03e_checks.ipynb #values
 def _values(value, name: str = "") -> Iterator[tuple[str, object]]:
@@ -191,8 +205,8 @@ def _values(value, name: str = "") -> Iterator[tuple[str, object]]:
 # %% ../nbs/03e_checks.ipynb #patterns-of-identifiers
 IDENTIFIERS = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}"),
-    "an id of Prolific": re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{24}(?![\w-])"),
-    "an id of Mechanical Turk": re.compile(r"(?<![\w-])A(?=[A-Z]*[0-9])[0-9A-Z]{11,13}(?![\w-])"),
+    "an id of Prolific": re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{24}(?![\w-]|\.\w)"),
+    "an id of Mechanical Turk": re.compile(r"(?<![\w-])A(?=[A-Z]*[0-9])[0-9A-Z]{11,13}(?![\w-]|\.\w)"),
 }  # what would name a person
 
 # %% ../nbs/03e_checks.ipynb #identifiers
@@ -220,7 +234,7 @@ def check_rest(record: dict) -> Iterator[Told]:
     if isinstance(text, str) and (picture := _PICTURE.search(text)):
         yield "pictures", "text", f"{_shown(text, *picture.span())} at character {picture.start()}."
     if isinstance(experiment, str) and re.search(r"^([A-Za-z]:[\\/]|/|~|\.\.?/)|[\\/]\.\.[\\/]|[\\/](Users|home)[\\/]", experiment):
-        yield "name", "experiment", f"{experiment!r:.80} is a path."
+        yield "name", "experiment", f"{_shown(experiment, 0, len(experiment))} is a path."
 
 # %% ../nbs/03e_checks.ipynb #check-record
 def check_record(

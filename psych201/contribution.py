@@ -15,6 +15,7 @@ from .layout import StudyFiles
 from .neighbours import as_contributed
 from .participants import report_persons
 from .patterns import Patterns, judge
+from .register import TEMPLATE_TITLE
 from .sources import read_records, unread_files, without_twins
 from .transcripts import DataError, Transcript, parse_record
 
@@ -30,7 +31,7 @@ class StudyCheck:
     records: int = 0  # lines, readable or not
     transcripts: int = 0  # records that can be read
     participants: set[str] = field(default_factory=set)  # ids
-    persons: dict[tuple[str, str], str] = field(default_factory=dict)  # (experiment, participant) -> file and line
+    persons: dict[tuple[str, str], tuple] = field(default_factory=dict)  # (experiment, participant) -> file, line
     texts: dict[str, tuple] = field(default_factory=dict)  # digest -> experiment, participant, file, line
     responses: int = 0
     distinct: set[str] = field(default_factory=set)
@@ -39,6 +40,8 @@ class StudyCheck:
     fields: dict[str, list] = field(default_factory=dict)  # further fields -> number of records, an example, standard name
     told: dict[tuple[str, str], list[dict]] = field(default_factory=dict)  # (experiment, participant) -> metadata, without lists
     lengths: list[int] = field(default_factory=list)  # tokens of each transcript
+    longest: tuple = (0, None, None)  # tokens, file, line
+    passed_over: list[str] = field(default_factory=list)  # files that are not read, or hold what another one holds
     first: Transcript | None = None
     findings: list[Finding] = field(default_factory=list)
     totals: Counter = field(default_factory=Counter)  # kind -> findings, shown or not
@@ -56,7 +59,7 @@ class StudyCheck:
 # %% ../nbs/03g_contribution.ipynb #count-transcript
 def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) -> None:
     "Adds a transcript to the counts, and notes who and what was there before."
-    who, place = (transcript.experiment, transcript.participant), f"{source}, line {line}"
+    who = (transcript.experiment, transcript.participant)
     before = check.texts.setdefault(transcript.digest, (*who, source, line))
     if before[2:] != (source, line) and before[:2] == who and before[2] != source:
         check.note("twice", source, line, None, f"is the record of {before[2]}, line {before[3]}.")
@@ -64,8 +67,8 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
         check.note("same text", source, line, "text", f"is the text of line {before[3]}{'' if before[2] == source else f' of {before[2]}'}, "
                    f"{'the same participant' if before[:2] == who else f'participant {before[1]}'}.")
     elif (first := check.persons.get(who)) is not None:
-        check.note("same person", source, line, "participant", f"{transcript.participant} of {transcript.experiment} was there before ({first}).")
-    check.persons.setdefault(who, place)
+        check.note("same person", source, line, "participant", f"{transcript.participant} of {transcript.experiment} was there before ({first[0]}, line {first[1]}).")
+    check.persons.setdefault(who, (source, line))
     check.participants.add(transcript.participant)
     check.transcripts += 1
     check.responses += len(transcript.spans)
@@ -91,29 +94,37 @@ def estimate_length(text: str) -> int:  # tokens
     return -(-len(text) // 3)
 
 # %% ../nbs/03g_contribution.ipynb #check-lengths
-def _check_lengths(check: StudyCheck) -> Iterator[Told]:
-    "How many transcripts are longer than each window."
-    for window, models in WINDOWS.items():
-        if beyond := sum(length > window for length in check.lengths):
-            yield "length", "text", f"{beyond:,} of {check.transcripts:,} transcripts are longer than {window:,} tokens (the context window of {models})."
+def _check_lengths(check: StudyCheck, guessed: bool = False) -> Iterator[tuple[tuple, Told]]:
+    "How many transcripts are longer than the windows, with the place of the longest."
+    beyond = {window: sum(length > window for length in check.lengths) for window in WINDOWS}
+    told = [f"{n:,} than {window:,} ({WINDOWS[window]})" for window, n in beyond.items() if n]
+    if told:
+        how = "; tokens are guessed from characters, --tokenizer MODEL counts them" if guessed else ""
+        yield check.longest[1:], ("length", "text", f"longer than a context window are, of {check.transcripts:,} transcripts, {', '.join(told)}; the longest has {check.longest[0]:,} tokens{how}.")
+
+# %% ../nbs/03g_contribution.ipynb #place-of
+def _place_of(check: StudyCheck, name: str, value: str) -> tuple:
+    "File and line of the first person with a value in a field."
+    there = (check.persons[who] for who, records in check.told.items() if any(str(record.get(name)).strip() == value for record in records))
+    return next(there, (check.files[0], None))
 
 # %% ../nbs/03g_contribution.ipynb #check-metadata
-def _check_metadata(check: StudyCheck) -> Iterator[Told]:
-    "Values that could not be read, and questionnaires whose form is not said."
+def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
+    "Values that could not be read, with the place of the example, and questionnaires whose form is not said."
     for name, standard, assumed, _, told, _, unread, _, example in report_persons(list(check.told.values())):
         if name in check.fields:
             check.fields[name][2] = standard
         if unread:
-            yield "metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such as {example!r:.40}."
+            yield _place_of(check, name, example), ("metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such as {example!r:.40}.")
         if assumed:
-            yield "form", name, f"is taken for {standard}."
+            yield (check.files[0], None), ("form", name, f"is taken for {standard}.")
 
 # %% ../nbs/03g_contribution.ipynb #check-ids
-def _check_ids(check: StudyCheck) -> Iterator[Told]:
+def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
     "Whether ids of participants occur in several experiments."
     experiments = Counter(participant for _, participant in check.persons)
     if shared := sum(n > 1 for n in experiments.values()):
-        yield "several experiments", "participant", f"{shared:,} of {len(experiments):,} ids occur in up to {max(experiments.values())} experiments."
+        yield (check.files[0], None), ("several experiments", "participant", f"{shared:,} of {len(experiments):,} ids occur in up to {max(experiments.values())} experiments.")
 
 # %% ../nbs/03g_contribution.ipynb #check-one
 def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, line: int, record: object, length: Callable[[str], int]) -> None:
@@ -136,7 +147,8 @@ def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, li
     if transcript is not None:
         _count(check, transcript, source, line)
         check.lengths.append(length(transcript.text))
-        patterns.setdefault(transcript.experiment, Patterns(where=(source, line))).add(transcript)
+        check.longest = max(check.longest, (check.lengths[-1], source, line), key=lambda one: one[0])
+        patterns.setdefault(transcript.experiment, Patterns(where=(source, line))).add(transcript, (source, line))
 
 # %% ../nbs/03g_contribution.ipynb #check-study
 def check_study(
@@ -150,8 +162,12 @@ def check_study(
         problem = error.problem
         check.note("file", problem.source, problem.line, problem.field, problem.message)
 
-    unread_files(study, report)
-    for source, line, record in read_records(without_twins(study.files, report), report, study.study):
+    check.passed_over += unread_files(study, report)
+    files = without_twins(study.files, report)
+    check.passed_over += [f"{file.name}: holds what another file holds" for file in study.files if file not in files and not file.problem and not check.totals["file"]]
+    if study.card and study.card.title == TEMPLATE_TITLE:
+        check.note("template", check.files[0], None, None, f"the title of {study.study} is {study.card.title!r}.")
+    for source, line, record in read_records(files, report, study.study):
         check.records += 1
         if record is not None:
             _check_one(check, patterns, source, line, record, length)
@@ -160,6 +176,6 @@ def check_study(
     for experiment, found in patterns.items():
         for kind, name, message in judge(found):
             check.note(kind, *found.where, name, f"{experiment}: {message}")
-    for kind, name, message in (*_check_metadata(check), *_check_ids(check), *_check_lengths(check)):
-        check.note(kind, check.files[0], None, name, message)
+    for place, (kind, name, message) in (*_check_metadata(check), *_check_ids(check), *_check_lengths(check, length is estimate_length)):
+        check.note(kind, *place, name, message)
     return check

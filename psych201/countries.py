@@ -61,6 +61,10 @@ def read_country(
     written = re.sub(_AROUND, "", written.strip())
     if found := _one(written):
         return found
-    parts = [part for part in re.split(r"[,/;&+()|]|\band\b|\s-\s", written) if part.strip()]
-    codes = {code for part in parts if (code := _one(re.sub(_AROUND, "", part.strip())))}
+    several = [part for part in re.split(r"[/&+]|\band\b", written) if part.strip()]
+    if len(several) > 1:  # British/Indian, US and UK: all must be one
+        codes = {read_country(part) for part in several}
+    else:  # London, UK; Kenya (Nairobi): a country, and more about it
+        parts = [part for part in re.split(r"[,;()|]|\s-\s", written) if part.strip()]
+        codes = {code for part in parts if (code := _one(re.sub(_AROUND, "", part.strip())))}
     return codes.pop() if len(codes) == 1 else ""

@@ -34,11 +34,11 @@ def ignore(error: DataError) -> None:
 def _decode_line(line: bytes, number: int, source: str) -> object:
     "The JSON value of one line; raises `DataError` saying what is wrong with it."
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8."
     except json.JSONDecodeError as error:
-        message = f"is not JSON: {error.msg} at character {error.colno}; each line must be one complete JSON object."
+        message = f"is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}; each line must be one complete JSON object."
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
         message = f"cannot be read as JSON ({str(error).split(';')[0]}); simplify that line."
     raise DataError(source, message, number)

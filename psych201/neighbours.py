@@ -16,7 +16,7 @@ from typing import BinaryIO
 from .transcripts import CLOSE, OPEN, DataError
 
 # %% ../nbs/03a_neighbours.ipynb #renamed
-_RENAMED = {"participant_id": "participant", "subject": "participant", "subject_id": "participant", "rt": "RTs", "rts": "RTs", "reaction_times": "RTs"}
+_RENAMED = {"participant_id": "participant", "subject": "participant", "subject_id": "participant", "rt": "RTs", "rts": "RTs", "RT": "RTs", "reaction_time": "RTs", "reaction_times": "RTs", "response_time": "RTs", "response_times": "RTs"}
 
 # %% ../nbs/03a_neighbours.ipynb #rename
 def _rename(record: dict) -> dict:
@@ -38,6 +38,15 @@ def _turn(message: object, source: str, line: int | None) -> tuple[str, str]:
         raise DataError(source, f"holds a message that is no turn ({str(message)[:60]!r}); each has a role ({', '.join(_ROLES)}) and a text as content.", line, "messages")
     return _ROLES[role], content
 
+# %% ../nbs/03a_neighbours.ipynb #marked
+def _marked(content: str) -> str:
+    "A turn of the assistant as a response, white space outside of the markers; as it is if it has markers of its own."
+    inner = content.strip()
+    if OPEN in content or not inner:
+        return content if OPEN in content else f"{OPEN}{CLOSE}"
+    before, _, after = content.partition(inner)
+    return f"{before}{OPEN}{inner}{CLOSE}{after}"
+
 # %% ../nbs/03a_neighbours.ipynb #chat-text
 def chat_text(
     messages: list,  # dicts with role and content, or from and value
@@ -46,8 +55,9 @@ def chat_text(
 ) -> str:
     "The turns of a chat as a transcript, those of the assistant marked."
     turns = [_turn(message, source, line) for message in messages]
-    marked = [content if kind == "shown" or OPEN in content else f"{OPEN}{content}{CLOSE}" for kind, content in turns]
-    return "\n\n".join(marked)
+    if wrong := next((content for kind, content in turns if kind == "shown" and (OPEN in content or CLOSE in content)), None):
+        raise DataError(source, f"holds markers in a turn that is not the assistant's ({wrong[:60]!r}); what the assistant says is the response, so leave them out.", line, "messages")
+    return "\n\n".join(content if kind == "shown" else _marked(content) for kind, content in turns)
 
 # %% ../nbs/03a_neighbours.ipynb #as-contributed
 def as_contributed(

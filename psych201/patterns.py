@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from .checks import Told
 from .transcripts import Transcript
 
-# %% ../nbs/03f_patterns.ipynb #line-before
+# %% ../nbs/03f_patterns.ipynb #text-before
 _BETWEEN = " \t.,:;!?\"'()[]{}-–—=>*_`"  # what may stand between an answer that is given away and its marker
 
 
-def _line_before(transcript: Transcript, index: int) -> str:
-    "What stands in the line before a response, behind the one before."
+def _text_before(transcript: Transcript, index: int) -> str:
+    "At most 200 characters before a response, behind the one before."
     start = transcript.spans[index].start - 2
     floor = max(transcript.spans[index - 1].end + 2 if index else 0, start - 200)
-    return transcript.text[floor:start].rpartition("\n")[2]
+    return transcript.text[floor:start]
 
 # %% ../nbs/03f_patterns.ipynb #ends-with
 def _ends_with(line: str, response: str) -> bool:
@@ -30,7 +30,7 @@ def _ends_with(line: str, response: str) -> bool:
     return bool(response) and line.endswith(response) and not line[:-len(response)][-1:].isalnum()
 
 # %% ../nbs/03f_patterns.ipynb #to-spaces
-_TO_SPACES = str.maketrans(dict.fromkeys(_BETWEEN, " "))
+_TO_SPACES = str.maketrans(dict.fromkeys(_BETWEEN + "\n", " "))
 
 # %% ../nbs/03f_patterns.ipynb #patterns
 @dataclass
@@ -38,28 +38,38 @@ class Patterns:
     "What is counted of all sessions of an experiment."
     responses: int = 0
     copies: int = 0  # responses with which the text before ends
-    one_named: int = 0  # responses whose line names exactly one of the options of the session
+    one_named: int = 0  # responses before which exactly one of the options of the session is named
     right: int = 0  # and it is the response
     keys: Counter = field(default_factory=Counter)  # single capital letters of a session, sorted -> sessions
+    given: list = field(default_factory=list)  # file and line of sessions of which nearly every response is so named
     firsts: Counter = field(default_factory=Counter)  # first response -> sessions
+    tours: int = 0  # sessions that begin with each of their options once
     distinct: set[str] = field(default_factory=set)
     where: tuple | None = None  # file and line of the first session
 
-    def add(self, transcript: Transcript) -> None:
-        "Counts a session."
+    def add(self, transcript: Transcript, where: tuple | None = None) -> None:
+        "Counts a session; where: its file and line."
         answers = [answer for answer in transcript.responses if answer.strip()]
         options, self.responses = set(answers), self.responses + len(answers)
-        few = 2 <= len(options) <= 6
-        for index, answer in enumerate(transcript.responses):
-            line = _line_before(transcript, index) if answer.strip() else ""
-            self.copies += bool(line) and _ends_with(line, answer)
-            named = options.intersection(line.translate(_TO_SPACES).split()) if few and line else ()
-            self.one_named += len(named) == 1
-            self.right += len(named) == 1 and answer in named
+        named, right = self._count_named(transcript, options if 2 <= len(options) <= 6 else set())
+        if len(answers) >= 10 and named >= 0.9 * len(answers) and right >= 0.95 * named:
+            self.given.append(where)
         letters = [answer for answer in answers if len(answer) == 1 and "A" <= answer <= "Z"]
         self.keys["".join(sorted(set(letters))) if len(letters) >= 0.8 * max(1, len(answers)) else ""] += 1
         self.firsts[transcript.responses[0]] += 1
+        self.tours += 2 <= len(options) <= 6 and set(answers[:len(options)]) == options
         self.distinct |= options
+
+    def _count_named(self, transcript: Transcript, options: set[str]) -> tuple[int, int]:
+        "Counts copies and responses with one option before them; returns how many these are, and how many name the response."
+        named = right = 0
+        for index, answer in enumerate(transcript.responses):
+            before = _text_before(transcript, index) if answer.strip() else ""
+            self.copies += _ends_with(before.rpartition("\n")[2], answer)
+            there = options.intersection(before.translate(_TO_SPACES).split())
+            named, right = named + (len(there) == 1), right + (there == {answer})
+        self.one_named, self.right = self.one_named + named, self.right + right
+        return named, right
 
 # %% ../nbs/03f_patterns.ipynb #judge-patterns
 def judge(patterns: Patterns) -> Iterator[Told]:
@@ -69,10 +79,16 @@ def judge(patterns: Patterns) -> Iterator[Told]:
     if varied and n >= 20 and patterns.copies >= 0.5 * n:
         yield "answer given", "text", f"the text before a response ends with it in {patterns.copies:,} of {n:,} cases."
     elif varied and patterns.one_named >= max(20, 0.5 * n) and patterns.right >= 0.95 * patterns.one_named:
-        yield "answer given", "text", f"where the line before a response names one of the options, it is the response in {patterns.right:,} of {patterns.one_named:,} cases."
+        yield "answer given", "text", f"where the text before a response names one of the options, it is the response in {patterns.right:,} of {patterns.one_named:,} cases."
+    elif varied and patterns.given:
+        source, line = patterns.given[0] or (None, None)
+        place = f", the first in line {line}" if line else ""
+        yield "answer given", "text", f"in {len(patterns.given):,} of {sessions:,} sessions the text before nearly every response names it and no other option{place}."
     letters = set().union(*patterns.keys)
     if sessions >= 10 and not patterns.keys[""] and 2 <= len(letters) <= 8 and len(letters) == max(map(len, patterns.keys)):
         yield "same options", "text", f"all {sessions:,} sessions have the keys {', '.join(sorted(letters))}."
     (first, most), = patterns.firsts.most_common(1)
     if sessions >= 20 and most == sessions and varied:
         yield "same response", "text", f"the first response is {first!r:.40} in all {sessions:,} sessions."
+    elif sessions >= 20 and patterns.tours == sessions and n > 4 * sessions:
+        yield "same response", "text", f"all {sessions:,} sessions begin with each of their options once."

@@ -43,7 +43,7 @@ GENDERS = {
     "female": ("female", "f", "woman", "women", "w", "girl", "cis woman", "cisgender woman", "cis female", "weiblich", "frau", "femme", "féminin", "mujer", "femenino", "donna", "vrouw"),
     "male": ("male", "m", "man", "men", "boy", "cis man", "cisgender man", "cis male", "männlich", "maennlich", "mann", "homme", "masculin", "hombre", "masculino", "uomo"),
     "other": ("other", "non-binary", "nonbinary", "non binary", "nb", "enby", "diverse", "divers", "d", "x", "third gender", "genderqueer", "genderfluid", "gender fluid", "agender",
-              "bigender", "intersex", "transgender", "trans", "trans woman", "trans man", "two-spirit", "queer", "gender non-conforming", "self-described", "prefer to self-describe"),
+              "bigender", "intersex", "transgender", "trans", "trans woman", "trans man", "transwoman", "transman", "transgender woman", "transgender man", "two-spirit", "queer", "gender non-conforming", "self-described", "prefer to self-describe"),
 }  # standard -> what is written, in small letters
 _GENDER = {form: gender for gender, forms in GENDERS.items() for form in forms}
 
@@ -61,7 +61,7 @@ _EDUCATION = (
     (7, r"master|\bm\.?sc\b|\bm\.?a\b\.?|\bmba\b|\bmd\b|\bjd\b|post-?\s?graduate|(?<!under)graduate (degree|school|diploma)|advanced degree|professional degree|magister|diplom(?!a)|staatsexamen|^graduate$"),
     (4, r"some (college|university|undergrad)|college,? (but )?no degree|in college|university student|studying|apprentice|vocational|trade school|technical (training|school|certificate)|certificate|ausbildung|berufs|further education"),
     (6, r"bachelor|\bb\.?sc\b|\bb\.?a\b\.?|undergraduate|college (degree|graduate|grad)|university (degree|graduate)|completed (college|university)|four[- ]year|4[- ]year|^(university|college|first degree|degree|licence|licenciatura)$"),
-    (5, r"associate|two[- ]year|2[- ]year|\bhnd\b|\bhnc\b|foundation degree|higher national"),
+    (5, r"associate|community college|two[- ]year|2[- ]year|\bhnd\b|\bhnc\b|foundation degree|higher national"),
     (2, r"less than (a )?high ?school|did not (complete|finish) high ?school|some high ?school|middle school|junior high|lower secondary|gcse|o-?\s?level|realschule|hauptschule|mittlere reife|no (high school )?diploma"),
     (3, r"high ?school|secondary (school|education)|a-?\s?levels?|\bged\b|abitur|matura|gymnasium|baccalaur[eé]at|upper secondary|sixth form|^secondary$|\bdiploma\b"),
     (1, r"primary|elementary|grundschule"),

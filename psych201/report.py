@@ -9,7 +9,7 @@ __all__ = ['Contribution', 'check', 'as_dict', 'as_text', 'body_html', 'write_ht
 import html
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,9 +18,9 @@ import pandas as pd
 from .checks import KINDS, LEVELS, Finding
 from .contribution import WINDOWS, StudyCheck, check_study, estimate_length
 from .archive import is_archive
-from .folders import each_once, is_snapshot, no_file, no_study
+from .folders import beside_studies, each_once, is_snapshot, no_file, no_study
 from .layout import StudyFiles, find_studies
-from .transcripts import DataError
+from .transcripts import OPEN, DataError, Transcript
 
 # %% ../nbs/03h_report.ipynb #row
 def _row(check: StudyCheck) -> dict:
@@ -40,6 +40,7 @@ class Contribution:
     studies: list[StudyCheck]
     problems: list[Finding] = field(default_factory=list)  # of whole sources
     lengths_by: str = "three characters a token"  # how tokens were counted
+    passed_over: list[str] = field(default_factory=list)  # files and folders that were not read
 
     def findings(self) -> list[Finding]:
         "All that are kept, errors first."
@@ -89,19 +90,20 @@ def check(
     progress: Callable[[str], None] = lambda study: None,  # called with the name of each study before it is read
 ) -> Contribution:
     "Checks all studies of some sources."
-    found, problems = [], []
+    found, problems, passed_over = [], [], []
 
     def report(error: DataError) -> None:
         problem = error.problem
         problems.append(Finding("file", problem.source, problem.line, problem.field, problem.message))
 
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
-        found += _studies_in(source, report)
+        found += (studies := _studies_in(source, report))
+        passed_over += beside_studies(Path(source).expanduser(), studies)
     checks = []
     for study in each_once(found, report):
         progress(study.study)
         checks.append(check_study(study, length))
-    return Contribution(checks, problems, lengths_by)
+    return Contribution(checks, problems, lengths_by, passed_over + [name for check in checks for name in check.passed_over])
 
 # %% ../nbs/03h_report.ipynb #as-dict
 def as_dict(
@@ -116,7 +118,7 @@ def as_dict(
         return _row(check) | {"files": check.files, "fields": fields, "findings": rows, "totals": dict(check.totals)}
 
     return {"status": found.status(), "tokens": found.lengths_by, **{f"{level}s": found.count(level) for level in LEVELS},
-            "studies": [study(check) for check in found.studies], "problems": [finding.as_dict() for finding in found.problems]}
+            "studies": [study(check) for check in found.studies], "problems": [finding.as_dict() for finding in found.problems], "passed_over": found.passed_over}
 
 # %% ../nbs/03h_report.ipynb #as-text
 def _by_kind(found: Contribution) -> Iterator[tuple[str, list[Finding], int]]:
@@ -137,13 +139,18 @@ def _place(finding: Finding) -> str:
     parts = [f"line {finding.line}" if finding.line is not None else "", f"field {finding.field!r}" if finding.field else ""]
     return ", ".join(filter(None, parts)) + (": " if any(parts) else "")
 
+# %% ../nbs/03h_report.ipynb #shown-table
+def _shown_table(found: Contribution) -> pd.DataFrame:
+    "The table with one study a column, without rows that are nought for all."
+    table = found.table().set_index("study").T.rename(index={"participants": "participant_ids", "persons": "participants"})
+    return table[table.any(axis=1)]
+
 # %% ../nbs/03h_report.ipynb #as-text-2
 def as_text(found: Contribution) -> str:
     "A report for a terminal."
     lines = []
     if found.studies:
-        table = found.table().set_index("study").T
-        lines += [table[table.any(axis=1)].to_string(), f"(longest and over: tokens, by {found.lengths_by})", ""]
+        lines += [_shown_table(found).to_string(), f"(longest and over: tokens, by {found.lengths_by})", ""]
         lines += [f"{check.study}: fields {', '.join(f'{name}{_known_as(name, standard)} ({n:,})' for name, (n, _, standard) in check.fields.items()) or 'none'}" for check in found.studies]
     for kind, findings, total in _by_kind(found):
         level, meaning = KINDS[kind]
@@ -151,6 +158,7 @@ def as_text(found: Contribution) -> str:
         for source, some in groupby(findings, lambda finding: finding.source):
             lines += [f"  {source}", *(f"    {_place(finding)}{finding.message}" for finding in some)]
         lines += [f"  and {total - len(findings):,} more"] if total > len(findings) else []
+    lines += ["", *(f"passed over: {name}" for name in found.passed_over)] if found.passed_over else []
     return "\n".join([*lines, "", found.verdict()])
 
 # %% ../nbs/03h_report.ipynb #colours
@@ -166,17 +174,26 @@ def _findings_html(kind: str, findings: list[Finding], total: int) -> str:
     mark = f'<span style="background:{_COLOURS[level]};border-radius:3px;padding:0 .4em">{level}</span>'
     return f"<details open><summary>{mark} <b>{html.escape(kind)}</b> ({total:,}). {html.escape(meaning)}</summary><ul>{rows}{rest}</ul></details>"
 
+# %% ../nbs/03h_report.ipynb #shortened
+def _shortened(transcript: Transcript, most: int = 800) -> Transcript:
+    "A transcript with at most so many characters before its first response; the middle of more is left out."
+    text, start = transcript.text, transcript.spans[0].start - len(OPEN)
+    if start <= most:
+        return transcript
+    return replace(transcript, text=f"{text[: most // 2]}\n[… {start - most:,} characters …]\n{text[start - most // 2:]}")
+
 # %% ../nbs/03h_report.ipynb #body-html
 def body_html(found: Contribution) -> str:
     "The report as HTML without a frame, also for a notebook."
-    table = found.table().set_index("study").T
     parts = [f"<p>{html.escape(found.verdict())}</p>", *(_findings_html(*one) for one in _by_kind(found))]
+    if found.passed_over:
+        parts.append("<p>Passed over:</p><ul>" + "".join(f"<li>{html.escape(name)}</li>" for name in found.passed_over) + "</ul>")
     if found.studies:
-        parts.append(table[table.any(axis=1)].to_html(border=0) + f"<p>longest and over: tokens, by {html.escape(found.lengths_by)}</p>")
+        parts.append(f'<div style="overflow-x:auto">{_shown_table(found).to_html(border=0)}</div>' + f"<p>longest and over: tokens, by {html.escape(found.lengths_by)}</p>")
     for check in found.studies:
         fields = "".join(f"<li>{html.escape(name + _known_as(name, standard))}: in {n:,} of {check.records:,} records, such as {html.escape(repr(example)[:80])}</li>" for name, (n, example, standard) in check.fields.items())
         parts.append(f"<h3>{html.escape(check.study)}</h3><p>{html.escape(', '.join(check.files))}</p>" + (f"<ul>{fields}</ul>" if fields else "")
-                     + (check.first._repr_html_() if check.first else ""))
+                     + (_shortened(check.first)._repr_html_() if check.first else ""))
     return "\n".join(parts)
 
 # %% ../nbs/03h_report.ipynb #page-frame

@@ -11,7 +11,7 @@ import random
 import re
 from pathlib import Path
 
-from .register import DOMAINS, RESPONSE_KINDS, STUDY_FILE
+from .register import DOMAINS, RESPONSE_KINDS, STUDY_FILE, TEMPLATE_TITLE
 from .transcripts import UserError
 
 # %% ../nbs/03i_template.ipynb #trials
@@ -36,7 +36,7 @@ def template_record(
 
 # %% ../nbs/03i_template.ipynb #study-file
 _STUDY_FILE = f'''# What is known of the study. Delete what you do not know.
-title = "The title of the paper or data set"
+title = "{TEMPLATE_TITLE}"
 citation = "Authors (year). Title. https://doi.org/..."
 licence = "CC-BY-4.0"
 # one of: {", ".join(DOMAINS)}

@@ -52,10 +52,13 @@ BROKEN = {
     "times as texts": (GOOD | {"RTs": ["310", "420"]}, "reaction times", "2 texts, such as '310'"),
     "times missing": (GOOD | {"RTs": [None, None]}, "reaction times", "holds no number"),
     "times as NaN": (json.dumps(GOOD | {"RTs": [float("nan")] * 2}), "reaction times", "holds no number"),
-    "time as a number": (GOOD | {"RTs": 310}, "reaction times", "holds a int"),
+    "time as a number": (GOOD | {"RTs": 310}, "reaction times", "holds a number, not a list"),
     "seconds": (GOOD | {"RTs": [.31, .42]}, "time unit", "seconds"),
     "bare NaN": (json.dumps(GOOD | {"age": float("nan")}), "not a number", "NaN"),
     "Windows": (with_text("You press <<J>>.\r\nYou press <<F>>."), "line ends", "1 carriage returns"),
+    "opening lost": (with_text("You press J>>. You press F>>. You press <<J>>."), "lost opening", "2 are closed only, the first at character 11: `J>>`"),
+    "markers explained": (with_text("Answers stand between << and >>. You press <<J>>."), "shown markers", "`<< and >>`"),
+    "no JSON behind": ('{"text": "a', "file", "Unterminated string starting at character 10"),
     "stray": (with_text("More Details >> You press <<J>>."), "stray marker", "closes nothing"),
     "an age that is none": (GOOD | {"age": "young"}, "metadata", "1 of 1 values could not be read as age, such as 'young'"),
     "a form that is not said": (GOOD | {"stai_total": 40}, "form", "is taken for STAI-T"),
@@ -71,7 +74,7 @@ def test_a_mistake_is_found_where_it_stands(tmp_path, record, kind, message):
     kinds = Counter(finding.kind for finding in found.findings())
     assert kind in kinds and set(kinds) <= {kind, "not a number"}, kinds
     finding = next(finding for finding in found.findings() if finding.kind == kind)
-    assert finding.line == (None if kind in ("metadata", "form") else 2) and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
+    assert finding.line == (None if kind == "form" else 2) and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
     assert found.status() == (KINDS[kind][0] == "error") and found.status(strict=True) == (KINDS[kind][0] != "hint")
     assert found.studies[0].records == 3 and finding.message in as_text(found)
 
@@ -134,8 +137,43 @@ def test_patterns_over_sessions(tmp_path):
 
     assert kinds("{first} or {second}?") == set()
     assert kinds("The answer is {x}.") == kinds("{x} is right, says the sheet.") == {"answer given"}
+    assert kinds("Your choice was {x}.\n") == {"answer given"}
     assert kinds("{first} or {second}?", same=True) == {"same options"}
     assert kinds("{first} or {second}?", before="Answers are marked <<so>>.\n") == {"same response"}
+
+
+def test_one_session_that_gives_its_answers_away(tmp_path):
+    "Counted over all sessions it would not show."
+    draw = random.Random(1)
+
+    def session(cue: str) -> str:
+        return "\n".join(f"J or F? {cue.format(x=x)}You press <<{x}>>." for x in draw.choices("JF", k=20))
+
+    folder = study(tmp_path / "s", *(with_text(session("It is {x}!\n" if n == 5 else "").replace("J or F? It", "It"), participant=n) for n in range(9)))
+    (finding,) = check(folder).findings()
+    assert finding.kind == "answer given" and "in 1 of 9 sessions" in finding.message and "line 6" in finding.message
+
+
+def test_what_is_passed_over_is_named(tmp_path):
+    "A study that nobody reads, and a file that holds what another one holds."
+    record = json.dumps(GOOD)
+    for name in ("a2020", "b2020"):
+        study(tmp_path / name, GOOD)
+    (tmp_path / "c2020").mkdir()
+    (tmp_path / "c2020" / "prompts.json").write_text(f"[{record}]")
+    with zipfile.ZipFile(tmp_path / "a2020" / "prompts.jsonl.zip", "w") as archive:
+        archive.writestr("prompts.jsonl", record)
+    found = check(tmp_path)
+    assert found.passed_over[0] == str(tmp_path / "c2020") and found.passed_over[1].endswith("holds what another file holds") and len(found.passed_over) == 2
+    assert "c2020" in as_text(found) and found.status() == 0
+
+
+def test_lengths_say_when_they_are_guessed(tmp_path, capsys):
+    folder = study(tmp_path / "s", with_text("x" * 30_000 + "<<J>>"), with_text("<<J>>", participant=2))
+    assert main(["check", str(folder)]) == 0
+    assert "of 2 transcripts, 1 than 8,192 (Llama 3); the longest has 10,002 tokens; tokens are guessed from characters" in capsys.readouterr().out
+    assert main(["check", str(folder), "--tokenizer", "tiny-llama"]) == 0
+    assert "guessed" not in capsys.readouterr().out
 
 
 def test_many_studies_json_and_page(tmp_path, capsys):
@@ -155,7 +193,9 @@ def test_many_studies_json_and_page(tmp_path, capsys):
 def test_new_writes_a_study_that_passes(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine2026"]) == 0 and main(["check", "mine2026", "--strict"]) == 0
-    assert "No findings" in capsys.readouterr().out
+    assert "HINT: template (1)" in capsys.readouterr().out  # nobody has written a title yet
+    (tmp_path / "mine2026" / "study.toml").write_text('title = "Mine"')
+    assert main(["check", "mine2026", "--strict"]) == 0 and "No findings" in capsys.readouterr().out
     assert main(["new", "mine2026"]) == 1 and "is there already" in capsys.readouterr().err
     dataset = data.load(tmp_path / "mine2026")
     assert [len(one.spans) for one in dataset] == [4, 4] and dataset[0].reaction_times and dataset[0].responses != dataset[1].responses
