@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEVELS', 'Told', 'REQUIRED', 'IDENTIFIERS', 'Finding', 'check_fields', 'check_marking', 'check_responses',
-           'check_times', 'check_identifiers', 'check_rest', 'check_record']
+           'check_times', 'masked', 'check_identifiers', 'check_rest', 'check_record']
 
 # %% ../nbs/03e_checks.ipynb #imports
 import re
@@ -209,6 +209,15 @@ IDENTIFIERS = {
     "an id of Mechanical Turk": re.compile(r"(?<![\w-])A(?=[A-Z]*[0-9])[0-9A-Z]{11,13}(?![\w-]|\.\w)"),
 }  # what would name a person
 
+# %% ../nbs/03e_checks.ipynb #masked
+def masked(
+    text: str,
+) -> str:  # what names a person cut after four characters
+    "A text for a report."
+    for pattern in IDENTIFIERS.values():
+        text = pattern.sub(lambda match: f"{match.group()[:4]}…", text)
+    return text
+
 # %% ../nbs/03e_checks.ipynb #identifiers
 def check_identifiers(record: dict) -> Iterator[Told]:
     "Ids and addresses that name a person, one finding a field and kind."
@@ -217,7 +226,7 @@ def check_identifiers(record: dict) -> Iterator[Told]:
         for what, pattern in IDENTIFIERS.items() if isinstance(value, str) else ():
             if (field, what) not in seen and (match := pattern.search(value)):
                 seen.add((field, what))
-                yield "identifiers", field, f"holds what looks like {what} ({match.group()[:4]}…)."
+                yield "identifiers", field, f"holds what looks like {what} ({masked(match.group())})."
 
 # %% ../nbs/03e_checks.ipynb #picture
 _PICTURE = re.compile(r"(?<!<)<(image|img|picture|video|audio)([_ ]?\d+|[\s:][^<>\n]{0,80})?/?>(?!>)")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .checks import KINDS, Finding, Told, check_record
+from .checks import KINDS, Finding, Told, check_record, masked
 from .layout import StudyFiles
 from .neighbours import as_contributed
 from .participants import report_persons
@@ -65,9 +65,9 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
         check.note("twice", source, line, None, f"is the record of {before[2]}, line {before[3]}.")
     elif before[2:] != (source, line):
         check.note("same text", source, line, "text", f"is the text of line {before[3]}{'' if before[2] == source else f' of {before[2]}'}, "
-                   f"{'the same participant' if before[:2] == who else f'participant {before[1]}'}.")
+                   f"{'the same participant' if before[:2] == who else f'participant {masked(before[1])}'}.")
     elif (first := check.persons.get(who)) is not None:
-        check.note("same person", source, line, "participant", f"{transcript.participant} of {transcript.experiment} was there before ({first[0]}, line {first[1]}).")
+        check.note("same person", source, line, "participant", f"{masked(transcript.participant)} of {transcript.experiment} was there before ({first[0]}, line {first[1]}).")
     check.persons.setdefault(who, (source, line))
     check.participants.add(transcript.participant)
     check.transcripts += 1
@@ -115,7 +115,7 @@ def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
         if name in check.fields:
             check.fields[name][2] = standard
         if unread:
-            yield _place_of(check, name, example), ("metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such as {example!r:.40}.")
+            yield _place_of(check, name, example), ("metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such as {masked(example)!r:.40}.")
         if assumed:
             yield (check.files[0], None), ("form", name, f"is taken for {standard}.")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .checks import KINDS, LEVELS, Finding
+from .checks import KINDS, LEVELS, Finding, masked
 from .contribution import WINDOWS, StudyCheck, check_study, estimate_length
 from .archive import is_archive
 from .folders import beside_studies, each_once, is_snapshot, no_file, no_study
@@ -112,7 +112,7 @@ def as_dict(
     "A report for programs."
     def study(check: StudyCheck) -> dict:
         rows = [finding.as_dict() for finding in check.findings]
-        fields = {name: {"records": n, "example": example if isinstance(example, (int, float, bool)) else str(example)[:80]} for name, (n, example, _) in check.fields.items()}
+        fields = {name: {"records": n, "example": example if isinstance(example, (int, float, bool)) else masked(str(example))[:80]} for name, (n, example, _) in check.fields.items()}
         for name, (*_, standard) in check.fields.items():
             fields[name]["standard"] = standard
         return _row(check) | {"files": check.files, "fields": fields, "findings": rows, "totals": dict(check.totals)}
@@ -176,7 +176,8 @@ def _findings_html(kind: str, findings: list[Finding], total: int) -> str:
 
 # %% ../nbs/03h_report.ipynb #shortened
 def _shortened(transcript: Transcript, most: int = 800) -> Transcript:
-    "A transcript with at most so many characters before its first response; the middle of more is left out."
+    "A transcript with at most so many characters before its first response, the middle of more left out, and nobody's name."
+    transcript = replace(transcript, participant=masked(transcript.participant), text=masked(transcript.text))
     text, start = transcript.text, transcript.spans[0].start - len(OPEN)
     if start <= most:
         return transcript
@@ -191,7 +192,7 @@ def body_html(found: Contribution) -> str:
     if found.studies:
         parts.append(f'<div style="overflow-x:auto">{_shown_table(found).to_html(border=0)}</div>' + f"<p>longest and over: tokens, by {html.escape(found.lengths_by)}</p>")
     for check in found.studies:
-        fields = "".join(f"<li>{html.escape(name + _known_as(name, standard))}: in {n:,} of {check.records:,} records, such as {html.escape(repr(example)[:80])}</li>" for name, (n, example, standard) in check.fields.items())
+        fields = "".join(f"<li>{html.escape(name + _known_as(name, standard))}: in {n:,} of {check.records:,} records, such as {html.escape(masked(repr(example))[:80])}</li>" for name, (n, example, standard) in check.fields.items())
         parts.append(f"<h3>{html.escape(check.study)}</h3><p>{html.escape(', '.join(check.files))}</p>" + (f"<ul>{fields}</ul>" if fields else "")
                      + (_shortened(check.first)._repr_html_() if check.first else ""))
     return "\n".join(parts)

@@ -234,3 +234,12 @@ def test_counts_of_real_studies(real, studies):
         assert (one.transcripts, len(one.persons), one.responses, len(one.distinct), one.characters) == (
             row["transcripts"], row["participants"], row["responses"], row["distinct_responses"], row["characters"])
     assert sum(one.records for one in real.values()) == len(studies) + len(studies.problems)
+
+
+def test_reports_name_nobody(tmp_path, capsys):
+    "Ids and addresses are cut wherever a report would repeat them: findings, examples of fields, JSON and page."
+    who = "5f3c1e2ab4d09c7712ab34cd"
+    folder = study(tmp_path / "s", GOOD | {"participant": who, "worker": who, "mail": "anna.b@uni-x.org", "age": who}, GOOD | {"participant": who, "RTs": None}, GOOD | {"participant": 3})
+    main(["check", str(folder), "--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")])
+    for report in (capsys.readouterr().out, (tmp_path / "c.json").read_text(), (tmp_path / "c.html").read_text()):
+        assert "5f3c…" in report and who not in report and "uni-x" not in report
