@@ -34,7 +34,10 @@ def ignore(error: DataError) -> None:
 def _decode_line(line: bytes, number: int, source: str) -> object:
     "The JSON value of one line; raises `DataError` saying what is wrong with it."
     try:
-        return json.loads(line.decode("utf-8").rstrip("\r\n"))
+        value = json.loads(line.decode("utf-8").rstrip("\r\n"))
+        if value is not None:
+            return value
+        message = "is null, not an object with text, experiment and participant."
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8."
     except json.JSONDecodeError as error:

@@ -33,6 +33,7 @@ BROKEN = {
     "another name": ({"prompt": "<<J>>", "experiment": "e", "worker": 1}, "fields", r"'text' \(is it 'prompt'\?\).*'participant' \(is it 'worker'\?\)"),
     "nothing": ({}, "fields", "found nothing"),
     "no object": ("[1, 2]", "fields", "JSON list"),
+    "null": ("null", "file", "is null"),
     "no JSON": ('{"text": "a"', "file", "is not JSON"),
     "nested": (with_text("You <<press <<J>>"), "markers", "inside a response"),
     "never closed": (with_text("You press <<J"), "markers", "never closed"),
