@@ -55,7 +55,7 @@ def chat_text(
 ) -> str:
     "The turns of a chat as a transcript, those of the assistant marked."
     turns = [_turn(message, source, line) for message in messages]
-    if wrong := next((content for kind, content in turns if kind == "shown" and (OPEN in content or CLOSE in content)), None):
+    if wrong := next((content for kind, content in turns if kind == "shown" and OPEN in content), None):
         raise DataError(source, f"holds markers in a turn that is not the assistant's ({wrong[:60]!r}); what the assistant says is the response, so leave them out.", line, "messages")
     return "\n\n".join(content if kind == "shown" else _marked(content) for kind, content in turns)
 

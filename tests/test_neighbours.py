@@ -51,10 +51,10 @@ def test_chats(tmp_path):
     found = check(folder)
     assert [(one.kind, one.line) for one in found.findings() if one.level != "hint"] and found.studies[0].totals["nobody"] == 1
     turns = [{"role": "user", "content": "J or F?"}, {"role": "assistant", "content": " F\n"}, {"role": "user", "content": "Now <<x>>"}, {"role": "assistant", "content": "You press <<J>>."}]
-    folder = lines(tmp_path / "marked2024", {"messages": turns}, {"messages": [*turns[:2], turns[3]]})
+    folder = lines(tmp_path / "marked2024", {"messages": turns}, {"messages": [{"role": "user", "content": "J or F? Next >>"}, turns[1], turns[3]]})
     (problem,), (one,) = (dataset := data.load(folder, on_error="collect")).problems, dataset
     assert problem.line == 1 and "holds markers in a turn that is not the assistant's ('Now <<x>>')" in problem.message
-    assert (one.responses, one.text) == (["F", "J"], "J or F?\n\n <<F>>\n\n\nYou press <<J>>.")
+    assert (one.responses, one.text) == (["F", "J"], "J or F? Next >>\n\n <<F>>\n\n\nYou press <<J>>.")
 
 
 SPEC = """domain = "Risky Choice"
