@@ -167,6 +167,10 @@ def test_what_is_passed_over_is_named(tmp_path):
     found = check(tmp_path)
     assert found.passed_over[0] == str(tmp_path / "c2020") and found.passed_over[1].endswith("holds what another file holds") and len(found.passed_over) == 2
     assert "c2020" in as_text(found) and found.status() == 0
+    with zipfile.ZipFile(tmp_path / "b2020" / "prompts.jsonl.zip", "w") as archive:
+        archive.writestr("prompts.jsonl", record.replace("pays 1", "pays 3"))
+    found = check(tmp_path / "b2020")  # an error says all of it
+    assert found.passed_over == [] and "differs from" in found.findings()[0].message
 
 
 def test_lengths_say_when_they_are_guessed(tmp_path, capsys):
