@@ -140,12 +140,12 @@ def check_marking(text: str) -> Iterator[Told]:
         before = _HALF_OPENED.search(text, max(0, marker.start() - 42), marker.start())
         if before:
             yield "one bracket", "text", f"{_shown(text, before.start(), marker.end())} at character {before.start()} is opened by a single `<`; write `<<`."
-        elif re.search(r"\w$", text[:marker.start()]):
+        elif text[max(0, marker.start() - 1):marker.start()].isalnum():
             lost.append(marker)
         elif marker.start() - 1 not in closed:  # the third bracket of <<<A>>>
             yield "stray marker", "text", f"`>>` at character {marker.start()} ({_shown(text, marker.start() - 15, marker.end())}) closes nothing."
     if lost:
-        word = re.search(r"\w{1,20}$", text[max(0, lost[0].start() - 20):lost[0].start()]).group()
+        word = re.search(r"[^\W_]{1,20}$", text[max(0, lost[0].start() - 20):lost[0].start()]).group()
         yield "lost opening", "text", f"{len(lost):,} {'is' if len(lost) == 1 else 'are'} closed only, the first at character {lost[0].start()}: `{word}>>`."
     if not spans:
         yield "markers", "text", f"no response is marked: there is no `{OPEN}` in it."
