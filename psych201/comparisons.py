@@ -193,7 +193,8 @@ def _write_cells(axes, matrix: pd.DataFrame, beyond: pd.DataFrame, reach: dict, 
 def _draw_matrix(axes, matrix: pd.DataFrame, studies: dict[str, int], ends: float, narrow: bool) -> None:
     "Colours of the cells, a gap before the means, and names that fit: upright below a page, turned below a column."
     sns.heatmap(matrix, ax=axes, cmap="vlag", vmin=-ends, vmax=ends, linewidths=0.5, cbar=False)
-    axes.figure.colorbar(axes.collections[0], ax=axes, location="top" if narrow else "right", fraction=0.03, pad=0.02, aspect=30, label="Cohen's d (red: worse)")
+    label = "Cohen's d\n(red: worse)" if len(matrix) < 5 and not narrow else "Cohen's d (red: worse)"
+    axes.figure.colorbar(axes.collections[0], ax=axes, location="top" if narrow else "right", fraction=0.03, pad=0.02, aspect=30, label=label)
     counts = [f"{' ' if narrow else chr(10)}({studies[name]})" if name in studies else "" for name in matrix.columns]
     names = [(name if narrow else name.replace(" ", "\n")) + n for name, n in zip(matrix.columns, counts)]
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90 if narrow else 0, fontsize=6 if narrow else 5.5)
