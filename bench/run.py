@@ -182,7 +182,7 @@ def data_line(one: dict) -> str:
     return (f"On {one['processor']}: {one['sessions']:,} simulated sessions with {one['responses']:,} responses in 149 studies were written as an archive in {one['seconds']:.0f} s "
             f"({one['simulate']:.0f} s of these for the simulation), {one['evaluation']:,} sessions of them for evaluation; {one['bytes'] / 1e6:.0f} MB on disk, {one['peak_bytes'] / 1e9:.2f} GB of memory at "
             f"most (PyTorch, which is loaded beside, among them). Counts of all studies were read back in {one['summary']:.2f} s, the people for evaluation of one study in {one['part']:.2f} s. "
-            f"`psych201 describe` went through all of it in {one['describe']:.0f} s.\n")
+            f"`description.describe` (what `psych201 describe` draws, without the encoder and the figure) went through all of it in {one['describe']:.0f} s.\n")
 
 
 if __name__ == "__main__":

@@ -113,11 +113,6 @@ def _place(room: Room, names: tuple[str, ...]) -> tuple[Room, tuple[str, ...]]:
     found.packed |= flat is not None
     return found, (*room.place, *once(path), re.sub(r"(?i)\.(gz|txt)$", "", own))
 
-# %% ../nbs/03a_layout.ipynb #add-transcripts
-def _add_transcripts(room: Room, file: TranscriptFile) -> None:
-    "Adds a file of transcripts to its room."
-    room.files.append(file)
-
 # %% ../nbs/03a_layout.ipynb #table-of
 def _table_of(file: TranscriptFile, card: StudyCard, room: Room) -> TranscriptFile:
     "The table of trials that a study.toml names; raises `DataError` if it is not beside it."
@@ -133,10 +128,10 @@ def _table_of(file: TranscriptFile, card: StudyCard, room: Room) -> TranscriptFi
         pass
     raise DataError(file.name, f"names {card.trials.file!r}, which is no file in its folder or below.", field="file")
 
-# %% ../nbs/03a_layout.ipynb #study-file
+# %% ../nbs/03a_layout.ipynb #most-bytes
 _MOST_BYTES = 1_000_000  # of a study.toml
 
-
+# %% ../nbs/03a_layout.ipynb #add-study-file
 def _add_study_file(room: Room, file: TranscriptFile) -> None:
     "Takes what a study.toml says, unless another one counts; what cannot be read is a file with a problem."
     if room.card is not None:
@@ -171,7 +166,11 @@ def _add(room: Room, path: Path) -> None:
             return
     for members in found:
         home, place = _place(room, (path.name, *members) if members else (path.name,))
-        (_add_study_file if place[-1] == STUDY_FILE else _add_transcripts)(home, TranscriptFile(path, members, place))
+        file = TranscriptFile(path, members, place)
+        if place[-1] == STUDY_FILE:
+            _add_study_file(home, file)
+        else:
+            home.files.append(file)
 
 # %% ../nbs/03a_layout.ipynb #tree
 def tree(

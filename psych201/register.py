@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'EXCLUDED', 'STUDY_FILE', 'TEMPLATE_TITLE', 'RESPONSE_KINDS', 'published_studies', 'StudyCard',
-           'parse_study_file', 'read_study_file', 'register']
+           'parse_study_file', 'register']
 
 # %% ../nbs/03c_register.ipynb #imports
 import sys
@@ -89,14 +89,6 @@ def parse_study_file(
     for name, value in told.items():
         _check_field(name, value, source)
     return StudyCard(study, **told)
-
-# %% ../nbs/03c_register.ipynb #read-study-file
-def read_study_file(
-    path: Path,  # of a study.toml
-    study: str | None = None,  # its name; None: the name of the folder
-) -> StudyCard:
-    "What the study.toml of a folder says; raises `DataError` with file and field."
-    return parse_study_file(path.read_bytes(), path, study or path.absolute().parent.name)
 
 # %% ../nbs/03c_register.ipynb #register
 def register(

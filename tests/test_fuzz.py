@@ -91,7 +91,8 @@ def test_lines(source):
 
 
 NAMES = st.sampled_from(["prompts.jsonl", "a/prompts.jsonl", "../outside.jsonl", "../../outside.jsonl", "/tmp/outside.jsonl", "a/../../outside.jsonl", "C:\\outside.jsonl", "x.JSONL", "exp1/b.jsonl", "con.jsonl",
-                         "b.jsonl.gz", "inner.zip", "__MACOSX/._a.jsonl", ".hidden.jsonl", "né.jsonl", "a\nb.jsonl", "a" * 200 + ".jsonl", "deep/" * 40 + "c.jsonl", "notes.txt", "./prompts.jsonl"])
+                         "b.jsonl.gz", "inner.zip", "__MACOSX/._a.jsonl", ".hidden.jsonl", "né.jsonl", "a\nb.jsonl", "a" * 200 + ".jsonl", "deep/" * 40 + "c.jsonl", "notes.txt", "./prompts.jsonl", "study.toml", "a/study.toml", "../study.toml"])
+STUDY = b'title = "A"\ndomain = "Memory"\n[trials]\nfile = "a/t.csv"\ntemplate = "<<{key}>>"\nparticipant = "who"\n'
 
 
 @st.composite
@@ -100,7 +101,8 @@ def zips(draw, depth: int = 0) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))) as held:
         for name in draw(st.lists(NAMES, max_size=4, unique=True)):
-            content = draw(zips(depth + 1)) if name.endswith(".zip") and depth < 4 else draw(mutated(lines_of(*GOOD), 2))
+            inside = draw(st.sampled_from([STUDY, STUDY[:28]])) if name.endswith(".toml") else lines_of(*GOOD)
+            content = draw(zips(depth + 1)) if name.endswith(".zip") and depth < 4 else draw(mutated(inside, 2))
             held.writestr(name, gzip.compress(content) if name.endswith(".gz") else content)
     return draw(mutated(stream.getvalue(), 2))
 
