@@ -124,7 +124,8 @@ def parts(model: str, tokens: int, dtype: str) -> dict:
     transcript, scorer = session(one.tokenizer, tokens), LanguageModelScorer(one)
     scorer.score([transcript])
     whole = statistics.median(seconds(lambda: scorer.score([transcript]))[0] for _ in range(3))
-    encoding, (_, encoded) = seconds(lambda: scorer.encoded(transcript))
+    encoding, (read,) = seconds(lambda: scorer.encoded(transcript))
+    encoded = read.tokens
     ids = torch.from_numpy(encoded.ids)[None]
     body = statistics.median(seconds(lambda: one.model.base_model(input_ids=ids, use_cache=False))[0] for _ in range(3))
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -150,7 +151,7 @@ def memory(tokens: int, words: int | None) -> dict:
     import transformers
 
     one = load("gemma-3-270m", "float32")
-    encoded = LanguageModelScorer(one).encoded(session(one.tokenizer, tokens))[1]
+    encoded = LanguageModelScorer(one).encoded(session(one.tokenizer, tokens))[0].tokens
     ask, model = replace(encoded, marked=None, closing=None), one.model
     if words:
         one.model.config.vocab_size = words

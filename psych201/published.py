@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .formats import Piece, marked_pieces
+from .pieces import Piece, marked_pieces
 from .tokens import Tokens, encode
 from .transcripts import CLOSE, OPEN, Transcript, find_responses
 

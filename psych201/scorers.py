@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # %% ../nbs/08b_scorers.ipynb #imports-2
 import numpy as np
@@ -27,7 +27,8 @@ import torch
 import transformers
 
 import psych201
-from .formats import check_format, format_pieces, pieces_digest
+from .formats import check_format, format_readings
+from .pieces import Reading, readings_digest
 from .kernels import ResponseScores, score_batch
 from .models import LanguageModel
 from .published import check_rule, encode_by
@@ -119,24 +120,41 @@ def token_limit(
     return min(limits, default=None)
 
 # %% ../nbs/08b_scorers.ipynb #reason
-def _reason(reach: int, unknown: np.ndarray) -> pl.Expr:
+def _reason(cut_off: list[int], unknown: list[int]) -> pl.Expr:
     "Why a response has no score; null if it has one."
     index = pl.col("response_index")
     reasons = {
-        "cut": index >= reach, "empty": pl.col("response") == "", "not_found": pl.col("n_tokens").is_null(),
-        "not_encodable": index.is_in(unknown.tolist()), "no_tokens": pl.col("n_tokens") == 0,
+        "cut": index.is_in(cut_off), "empty": pl.col("response") == "", "not_found": pl.col("n_tokens").is_null(),
+        "not_encodable": index.is_in(unknown), "no_tokens": pl.col("n_tokens") == 0,
         "not_finite": ~pl.col("nll").is_finite()}
     return pl.coalesce(pl.when(holds).then(pl.lit(reason)) for reason, holds in reasons.items())
 
 # %% ../nbs/08b_scorers.ipynb #join
-def _join(responses: list[str], scores: ResponseScores, read: Tokens) -> pl.DataFrame:
+class _Read(NamedTuple):
+    "A reading as tokens: those that the context window holds."
+    responses: list[int]  # of the transcript, as the reading has them
+    tokens: Tokens
+
+    def placed(self) -> tuple[list[int], list[int], list[int]]:
+        "The response of each span, those that were cut off, and those that the vocabulary lacks."
+        spans = range(len(self.tokens.start)) if self.tokens.response is None else self.tokens.response
+        reach = len(self.tokens.start) if self.tokens.reach is None else self.tokens.reach
+        return [self.responses[n] for n in spans], self.responses[reach:], [self.responses[n] for n in self.tokens.unknown]
+
+# %% ../nbs/08b_scorers.ipynb #join-2
+def _stacked(scores: list[ResponseScores]) -> dict[str, np.ndarray]:
+    "The values of several texts, one below the other."
+    names = [name for name, values in vars(scores[0]).items() if values is not None]
+    return {name: np.concatenate([getattr(one, name) for one in scores]) for name in names}
+
+
+def _join(responses: list[str], scores: list[ResponseScores], reads: list[_Read]) -> pl.DataFrame:
     "One row a response: its scores, or the reason why it has none."
-    index = range(len(scores)) if read.response is None else read.response
+    index, cut_off, unknown = (sum(parts, []) for parts in zip(*(read.placed() for read in reads)))
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
-    values = {name: column for name, column in vars(scores).items() if column is not None}
-    scored = pl.DataFrame({"response_index": index, **values}, schema_overrides={"response_index": pl.Int64})
+    scored = pl.DataFrame({"response_index": index, **_stacked(scores)}, schema_overrides={"response_index": pl.Int64})
     rows = marked.join(scored, on="response_index", how="left", maintain_order="left")
-    rows = rows.with_columns(reason=_reason(len(scores) if read.reach is None else read.reach, read.unknown))
+    rows = rows.with_columns(reason=_reason(cut_off, unknown))
     return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
         pl.when(pl.col("reason").is_null()).then(name).alias(name) for name in ("nll", "argmax_right", "first_entropy")))
 
@@ -159,7 +177,7 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_scorers.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "formats", "tokens", "published", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations", "kernels",
+MAKES_NUMBERS = ("transcripts", "pieces", "trials", "ablations", "formats", "tokens", "published", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations", "kernels",
                  "scorers")  # modules
 
 
@@ -249,17 +267,20 @@ class LanguageModelScorer:
         return model_identity(self.language_model, self.format, self.max_tokens, self.rule)
 
     def digest(self, transcript: Transcript) -> str:
-        return pieces_digest(format_pieces(transcript, self.format, self.language_model.tokenizer))
+        return readings_digest(self._readings(transcript))
 
     def n_tokens(self, transcript: Transcript) -> int:
-        return len(self.encoded(transcript)[1])
+        return sum(len(read.tokens) for read in self.encoded(transcript))
 
-    def encoded(self, transcript: Transcript) -> tuple[list[str], Tokens]:
-        "Responses, and the tokens that are read: those that the context window holds."
-        pieces = format_pieces(transcript, self.format, self.language_model.tokenizer)
-        options = self.options.get((transcript.study, transcript.experiment), {})
-        tokens = replace(encode_by(self.rule, pieces, self.language_model.tokenizer), options=tuple(options.values()))
-        return [piece.text for piece in pieces if piece.kind == "response"], cut(tokens, token_limit(self.language_model, self.max_tokens))
+    def _readings(self, transcript: Transcript) -> list[Reading]:
+        return format_readings(transcript, self.format, self.language_model.tokenizer)
+
+    def encoded(self, transcript: Transcript) -> list[_Read]:
+        "Its readings as the tokens that the context window holds."
+        options = tuple(self.options.get((transcript.study, transcript.experiment), {}).values())
+        limit, tokenizer = token_limit(self.language_model, self.max_tokens), self.language_model.tokenizer
+        encode = lambda reading: replace(encode_by(self.rule, reading.pieces, tokenizer), options=options)
+        return [_Read(reading.responses, cut(encode(reading), limit)) for reading in self._readings(transcript)]
 
     def stream(self, transcripts: list[Transcript]) -> Iterator[pl.DataFrame]:
         return _stream(self, transcripts)
@@ -270,14 +291,16 @@ class LanguageModelScorer:
 # %% ../nbs/08b_scorers.ipynb #stream-model
 def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Iterator[pl.DataFrame]:
     "The rows of each transcript, with encoding ahead of the forward pass."
-    responses: deque = deque()
+    waiting: deque = deque()
 
     def texts() -> Iterator[Tokens]:
-        for marked, tokens in ahead(scorer.encoded, transcripts):
-            responses.append((marked, tokens))
-            yield tokens
+        for reads in ahead(scorer.encoded, transcripts):
+            waiting.append(reads)
+            yield from (read.tokens for read in reads)
 
     scores, identity = score_batch(scorer.language_model.model, texts(), scorer.budget), scorer.identity()
-    for transcript, found in zip(transcripts, scores):
-        marked, read = responses.popleft()
-        yield response_rows(scorer, transcript, _join(marked, found, read), identity)
+    for transcript in transcripts:
+        first = [next(scores)]  # only then its readings are known
+        reads = waiting.popleft()
+        found = first + [next(scores) for _ in reads[1:]]
+        yield response_rows(scorer, transcript, _join(transcript.responses, found, reads), identity)

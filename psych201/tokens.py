@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, decoders
 
-from .formats import Piece
+from .pieces import Piece
 from .transcripts import CLOSE
 
 # %% ../nbs/05_tokens.ipynb #closing-class

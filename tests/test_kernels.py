@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
 from psych201 import attention, data, fused, head, kernels, models, predictions, tokens
-from psych201.formats import Piece
+from psych201.pieces import Piece
 
 
 def one_request_each(model, encoded) -> np.ndarray:

@@ -7,7 +7,7 @@ import transformers
 from psych201 import data, models, weights
 from psych201.scorers import LanguageModelScorer
 from psych201.tokens import encode
-from psych201.formats import marked_pieces
+from psych201.pieces import marked_pieces
 
 pytestmark = pytest.mark.slow
 RESPONSES = 4

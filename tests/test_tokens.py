@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import encode
 from psych201 import data, formats, models, published, tokens
-from psych201.formats import Piece
+from psych201.pieces import Piece
 from psych201.transcripts import Transcript, find_responses
 from psych201.weights import make_tiny
 

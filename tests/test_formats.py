@@ -1,0 +1,119 @@
+"""Formats: each response comes out once, as it went in, and its score is that of the text it stands in."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psych201 import ablations, data, formats, models
+from psych201.pieces import readings_digest
+from psych201.scorers import LanguageModelScorer
+from psych201.transcripts import Transcript
+from psych201.trials import find_trials
+
+TINY = {name: models.load(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
+SAMPLE = list(data.load("sample", transcripts=1))
+
+lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
+words = st.sampled_from(["J", "F", "-3", "12", "s", "a b", "né", ">", "."])
+sessions = st.tuples(lines, st.lists(words, min_size=25, max_size=25)).map(lambda both: "".join(line.format(word) for line, word in zip(*both))).filter(lambda text: "<<" in text)
+
+
+def session(text: str) -> Transcript:
+    return Transcript(text, "wulff2020", "exp1", "7")
+
+
+def of(one: models.LanguageModel, transcript: Transcript, format: str = "plain", **how) -> np.ndarray:
+    "The NLLs of a transcript in a format."
+    return LanguageModelScorer(one, format, **how).score([transcript])["nll"].to_numpy()
+
+
+@settings(max_examples=200)
+@given(sessions)
+def test_trials_cover_the_session_and_hold_each_response_once(text):
+    transcript = session(text)
+    trials = find_trials(transcript)
+    assert [response for trial in trials for response in trial.responses] == list(range(len(transcript.spans)))
+    assert all(trial.end == after.start for trial, after in zip(trials, trials[1:])) and trials[-1].end == len(text)
+    for trial in trials:
+        assert all(trial.start <= transcript.spans[n].start - 2 and transcript.spans[n].end + 2 <= trial.end for n in trial.responses)
+
+
+@settings(max_examples=100)
+@given(sessions, st.sampled_from(list(ablations.ABLATIONS)))
+def test_every_ablation_keeps_every_response(text, name):
+    transcript = session(text)
+    readings = formats.format_readings(transcript, name)
+    answers = {place: piece for reading in readings for place, piece in zip(reading.responses, [piece.text for piece in reading.pieces if piece.kind == "response"])}
+    assert [answers[n] for n in range(len(answers))] == transcript.responses
+    assert "".join(piece.text for reading in readings for piece in reading.pieces if piece.kind == "template") == ""
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("transcript", SAMPLE, ids=lambda one: one.study)
+def test_without_history_a_response_has_the_score_of_its_trial_alone(name, transcript):
+    start = find_trials(transcript)[0].start
+    alone = [session(transcript.text[:start] + transcript.text[trial.start : trial.end]) for trial in find_trials(transcript)]
+    expected = np.concatenate([of(TINY[name], one) for one in alone])
+    np.testing.assert_allclose(of(TINY[name], transcript, "no_history"), expected, atol=1e-5)
+    np.testing.assert_allclose(of(TINY[name], transcript, "no_history", budget=2_000), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("transcript", SAMPLE, ids=lambda one: one.study)
+def test_a_shuffled_history_gives_each_response_its_own_score(transcript):
+    reading, = formats.format_readings(transcript, "shuffled_history")
+    shuffled = of(TINY["tiny-llama"], session("".join(piece.text for piece in reading.pieces)))
+    scores = of(TINY["tiny-llama"], transcript, "shuffled_history")
+    np.testing.assert_allclose(scores[reading.responses], shuffled, atol=1e-6)
+    assert not np.allclose(scores, of(TINY["tiny-llama"], transcript), atol=1e-3)
+
+
+def test_what_is_cut_off_is_named_by_its_place_in_the_session():
+    "A shuffled session that does not fit loses what comes last in the new order."
+    transcript = SAMPLE[0]
+    reading, = formats.format_readings(transcript, "shuffled_history")
+    limit = LanguageModelScorer(TINY["tiny-llama"], "shuffled_history").n_tokens(transcript) // 2
+    rows = LanguageModelScorer(TINY["tiny-llama"], "shuffled_history", max_tokens=limit).score([transcript])
+    lost = rows.filter(reason="cut")["response_index"].to_list()
+    assert 0 < len(lost) < len(rows) and sorted(reading.responses[-len(lost):]) == lost
+    assert rows["response"].to_list() == transcript.responses
+
+
+def test_options_follow_their_response():
+    "The log-probability of the answer that was given is its NLL, whatever the order."
+    from psych201.options import choose_options
+
+    transcript, one = SAMPLE[0], TINY["tiny-llama"]
+    options = choose_options([transcript], one.tokenizer)
+    for name in formats.FORMATS:
+        rows = LanguageModelScorer(one, name, options=options).score([transcript])
+        given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
+        np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
+
+
+def test_digests_tell_formats_apart():
+    digests = [readings_digest(formats.format_readings(SAMPLE[0], name)) for name in formats.FORMATS]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("name", ablations.ABLATIONS)
+def test_ablations_by_the_published_rule(name):
+    "Rule paper searches each reading; where no marker is glued to anything, what it finds belongs to the same responses."
+    one, transcript = TINY["tiny-llama"], session("Choose J or F.\n\n" + "".join(f"Now <<{key}>> is it.\n" for key in "JFFJFJJ"))
+    exact, found = (LanguageModelScorer(one, name, rule=rule).score([transcript]) for rule in ("span", "paper"))
+    if name == "history_only":  # its markers stand at the beginning of a line, where the published search finds none
+        assert set(found["reason"]) == {"not_found"}
+    else:
+        assert found["n_tokens"].to_list() == exact["n_tokens"].to_list() == [1] * 7
+        np.testing.assert_allclose(found["nll"], exact["nll"], atol=1e-4)
+
+
+def test_real_sessions_have_trials_like_their_lines(studies):
+    "In most studies a trial has one response; instructions are there, and no trial is empty."
+    seen = set()
+    for transcript in studies:
+        if transcript.study not in seen and transcript.spans:
+            seen.add(transcript.study)
+            trials = find_trials(transcript)
+            assert trials[0].start > 50, transcript
+            assert len(trials) >= len(transcript.spans) / 2, transcript
+    assert len(seen) == 15
