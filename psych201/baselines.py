@@ -15,8 +15,9 @@ from math import log
 import polars as pl
 
 from .cards import BASELINE_NAMES, card
+from .identities import source_hash
 from .options import MOST_OPTIONS, distinct_responses, option_counts
-from .scorers import response_rows, source_hash
+from .scorers import response_rows
 from .shards import RESPONSES, Identity, fingerprint
 from .transcripts import Transcript
 

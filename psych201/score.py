@@ -19,11 +19,10 @@ import pandas as pd
 import polars as pl
 
 from . import data, models
-from .attention import NAME
+from .announcements import announce_format, announce_options, announce_work
 from .baselines import make_baseline
-from .continuations import beginnings
 from .data import Dataset, LazyDataset, by_study
-from .formats import check_format
+from .formats import check_format, prepare
 from .models import LanguageModel
 from .options import check_options, choose_options
 from .plan import Plan, estimate_tokens, make_plan
@@ -42,7 +41,7 @@ def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, 
     "A language model as a scorer that knows the options of a data set; rule paper knows none."
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
     known = {} if rule == "paper" else choose_options(dataset.whole, language_model.tokenizer, options)
-    return LanguageModelScorer(language_model, format, limit, rule, known)
+    return LanguageModelScorer(language_model, format, limit, rule, known, prepared=prepare(format, dataset.whole))
 
 # %% ../nbs/09_score.ipynb #make-scorer
 def make_scorer(
@@ -139,55 +138,6 @@ def score_study(
     finally:
         close()
 
-# %% ../nbs/09_score.ipynb #say
-def _announce_replaced(run: Run, plan: Plan, say: Callable[[str], None]) -> None:
-    "Says which stored scores are replaced."
-    for study, transcripts in plan.todo.items():
-        if n := sum(transcript.key in plan.replacing for transcript in transcripts):
-            say(f"{run.model}: the stored scores of {n} transcripts of {study} will be replaced.")
-
-# %% ../nbs/09_score.ipynb #announce
-def _announce(run: Run, plan: Plan, tokens: int, say: Callable[[str], None]) -> int:
-    "Says what is to be done and what is replaced; returns the number of responses to come."
-    todo = [transcript for transcripts in plan.todo.values() for transcript in transcripts]
-    responses = sum(len(transcript.spans) for transcript in todo)
-    _announce_replaced(run, plan, say)
-    about = f", about {tokens:,} tokens" if tokens else ""
-    if todo:
-        say(f"{run.model}: {len(todo)} transcripts to score, {responses:,} responses{about}; "
-            f"{len(plan.inputs) - len(todo)} are scored already.")
-    return responses
-
-# %% ../nbs/09_score.ipynb #cost-of-options
-def _cost_of_options(scorer: LanguageModelScorer, todo: list[Transcript]) -> str:
-    "What options of several tokens cost, in words; '' where there are none."
-    ways = {experiment: beginnings(list(options.values())) for experiment, options in scorer.options.items()}
-    longer = [(len(one.spans), ways.get((one.study, one.experiment), [])) for one in todo]
-    if not any(some for _, some in longer):
-        return ""
-    twice = sum(bool(some) for _, some in longer)
-    if scorer.language_model.model.config._attn_implementation == NAME:
-        tokens = sum(spans * sum(map(len, some)) for spans, some in longer)
-        return f" Options of several tokens: {twice} transcripts are read twice, with {tokens:,} more tokens behind them."
-    again = sum(spans * len(some) for spans, some in longer)
-    return f" Options of several tokens: the beginnings of {twice} transcripts are read {again:,} times more (this kind of model reads each anew)."
-
-# %% ../nbs/09_score.ipynb #announce-options
-def _announce_options(scorer: Scorer, plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None:
-    "Says for how many experiments options are scored, and whether stored scores have other ones."
-    if not isinstance(scorer, LanguageModelScorer) or not scorer.options:
-        return
-    transcripts = [transcript for some in plan.todo.values() for transcript in some]
-    if experiments := {(one.study, one.experiment) for one in transcripts}:
-        say(f"{scorer.name}: for {len(experiments & set(scorer.options))} of {len(experiments)} experiments the log-probability of "
-            f"each option is kept.{_cost_of_options(scorer, transcripts)}")
-    stored = {key: shard.options for shard in plan.stay for key in shard.inputs}
-    other = [one for one in dataset if (one.study, one.experiment) in scorer.options and one.key in stored
-             and stored[one.key].get(one.experiment) != list(scorer.options[one.study, one.experiment])]
-    if other:
-        say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is {other[0]!r}); restart=True "
-            "(--restart) scores them anew.")
-
 # %% ../nbs/09_score.ipynb #check-prune
 def _check_prune(dataset: Dataset) -> None:
     "Raises `ValueError` if some records cannot be read."
@@ -269,9 +219,10 @@ def score(
     if checked := prove(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
     _announce_outdated(run, old, prune, say)
-    _announce_options(scorer, plan, dataset, say)
+    announce_options(scorer, plan, dataset, say)
+    announce_format(scorer, plan, dataset, say)
     tokens = estimate_tokens(scorer, plan.todo)
-    responses = _announce(run, plan, sum(tokens.values()), say)
+    responses = announce_work(run, plan, sum(tokens.values()), say)
     describe(run, getattr(scorer, "card", {}))
     note_people(store, dataset.whole, by_study(dataset))
     shown = Progress(progress, scorer.name, responses, tokens)

@@ -61,7 +61,7 @@ def test_compiled_layers_in_mixed_precision(name):
 @pytest.mark.slow
 def test_a_model_is_compiled_when_it_is_asked_for():
     "By the loader, which says so; and the store's identity knows."
-    from psych201.scorers import model_identity
+    from psych201.identities import model_identity
 
     plain, compiled = (models.load("tiny-llama", "float32", "cpu", compiled=given) for given in (False, True))
     assert (plain.compiled, compiled.compiled) == (False, True) and ", compiled on cpu" in repr(compiled) and "compiled" not in repr(plain)

@@ -22,6 +22,11 @@ def session(text: str) -> Transcript:
     return Transcript(text, "wulff2020", "exp1", "7")
 
 
+def told(**metadata) -> Transcript:
+    "A session of somebody of whom something is known."
+    return Transcript("Choose J or F.\nYou choose <<J>>. You choose <<F>>.\n", "wulff2020", "exp1", metadata.pop("participant", "7"), metadata=metadata)
+
+
 def of(one: models.LanguageModel, transcript: Transcript, format: str = "plain", **how) -> np.ndarray:
     "The NLLs of a transcript in a format."
     return LanguageModelScorer(one, format, **how).score([transcript])["nll"].to_numpy()
@@ -85,13 +90,14 @@ def test_options_follow_their_response():
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
     for name in formats.FORMATS:
-        rows = LanguageModelScorer(one, name, options=options).score([transcript])
+        rows = LanguageModelScorer(one, name, options=options, prepared=formats.prepare(name, SAMPLE)).score([transcript])
         given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
         np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
 
 
 def test_digests_tell_formats_apart():
-    digests = [readings_digest(formats.format_readings(SAMPLE[0], name)) for name in formats.FORMATS]
+    people = [told(age=23, participant="7"), told(age=29, participant="8")]
+    digests = [readings_digest(formats.format_readings(people[0], name, prepared=formats.prepare(name, people))) for name in formats.FORMATS]
     assert len(set(digests)) == len(digests)
 
 
@@ -117,3 +123,46 @@ def test_real_sessions_have_trials_like_their_lines(studies):
             assert trials[0].start > 50, transcript
             assert len(trials) >= len(transcript.spans) / 2, transcript
     assert len(seen) == 15
+
+
+def test_a_persona_is_read_before_the_same_session():
+    "Scores are those of the text with the interview in front; whoever told nothing has those of plain."
+    one, ann = TINY["tiny-gemma"], told(age=23, sex="f")
+    front = "Interviewer: What is your age?\nInterviewee: 23.0\n\nInterviewer: What is your gender?\nInterviewee: f\n\n"
+    np.testing.assert_allclose(of(one, ann, "persona"), of(one, session(front + ann.text)), atol=1e-5)
+    assert not np.allclose(of(one, ann, "persona"), of(one, ann), atol=1e-4)
+    np.testing.assert_array_equal(of(one, told(), "persona"), of(one, told()))
+
+
+def test_a_shuffled_persona_comes_from_the_whole_data_set_even_where_one_session_is_scored(tmp_path):
+    from psych201.score import make_scorer
+
+    everybody = [told(participant=str(n), age=20 + n) for n in range(5)]
+    some = data.Dataset(everybody[:1], source=data.Dataset(everybody))
+    scorer = make_scorer("tiny-llama", some, "persona_shuffled", dtype="float32", device="cpu")
+    reading, = scorer._readings(everybody[0])
+    assert "Interviewee: 20.0" not in reading.pieces[0].text
+    assert any(f"Interviewee: {age}.0" in reading.pieces[0].text for age in range(21, 25))
+
+
+@given(st.dictionaries(st.sampled_from(["age", "sex", "gender", "diagnosis", "STAI_T", "phq9", "wealth"]), st.none() | st.integers(0, 60) | st.floats() | words | st.lists(st.integers())))
+def test_an_empty_persona_has_as_many_words_and_says_nothing(metadata):
+    from psych201 import interviews
+
+    text = interviews.interview(interviews.known_fields(told(**metadata)))
+    empty = interviews.emptied(text)
+    assert len(empty.split()) == len(text.split()) and empty.count("\n") == text.count("\n")
+    assert not set("0123456789") & set(empty)
+
+
+def test_personas_of_real_people(studies):
+    "Nobody is given their own persona; whoever has one is given one."
+    from psych201 import interviews
+
+    given = interviews.donors(studies)
+    known = {one.person: interviews.known_fields(one) for one in studies if interviews.has_persona(one)}
+    assert set(given) == set(known) and all(given.values())
+    assert {"busch2024_stroop", "rosenbaum2022valence", "thoma2025riskychoice"} <= {person.split("/")[0] for person in given}
+    assert "BAS Drive" in known[next(person for person in known if person.startswith("rosenbaum"))]
+    differ = sum(given[person] != fields for person, fields in known.items()) / len(known)
+    assert differ > 0.8  # many share an age

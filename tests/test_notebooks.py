@@ -115,6 +115,10 @@ class Formatted:
     def identity(self):
         return shards.Identity({"format": self.format, "rule": "span", "dtype": "float32"}, {"code": "test"})
 
+    def digest(self, transcript):
+        "Of participant 5 nothing is known."
+        return f"{'plain' if (self.format, transcript.participant) == ('persona', '5') else self.format}-{transcript.digest}"
+
     def score(self, transcripts):
         rows = [dict(model=self.name, format=self.format, rule="span", transcript=one.key, response_index=i, response=response, n_tokens=1,
                      nll=1 + {"plain": 0, "chat": 0.4, "persona": 0.001 * (1 + int(one.participant))}[self.format] + i / 10, argmax_right=False)
@@ -124,8 +128,8 @@ class Formatted:
 
 
 def test_personas_and_templates_of_a_store(tmp_path):
-    "Figures that need other formats, and the test that a persona does as good as nothing, in nats."
-    people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(5)]
+    "Figures that need other formats, and the test that a persona does as good as nothing, in nats, over people who have one."
+    people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(6)]
     for name in ("Qwen/Qwen3-4B", "Qwen/Qwen3-8B"):
         for format in ("plain", "chat", "persona"):
             score.score(Formatted(name, format), data.Dataset(people), tmp_path / "scores", progress="none")

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow.parquet
 import pytest
 
-from psych201 import choices, data, formats, models, proof, score, scorers, shards, sidecars, store, upkeep
+from psych201 import choices, data, formats, identities, models, proof, score, scorers, shards, sidecars, store, upkeep
 from psych201.models import Card
 from psych201.options import choose_options
 from psych201.scorers import LanguageModelScorer
@@ -252,9 +252,9 @@ def test_the_identity_has_exactly_these_keys(scorer):
     ("rule", lambda scorer, patch: replace(scorer, rule="paper", options={})),
     ("max_tokens", lambda scorer, patch: replace(scorer, max_tokens=40)),
     ("attention", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "_attn_implementation_internal", "eager")),
-    ("torch", lambda scorer, patch: patch.setattr(scorers.torch, "__version__", "9.9")),
-    ("transformers", lambda scorer, patch: patch.setattr(scorers.transformers, "__version__", "9.9")),
-    ("tokenizers", lambda scorer, patch: patch.setattr(scorers.tokenizers, "__version__", "9.9")),
+    ("torch", lambda scorer, patch: patch.setattr(identities.torch, "__version__", "9.9")),
+    ("transformers", lambda scorer, patch: patch.setattr(identities.transformers, "__version__", "9.9")),
+    ("tokenizers", lambda scorer, patch: patch.setattr(identities.tokenizers, "__version__", "9.9")),
 ])
 def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, key, change):
     "The thing itself is changed, and its key, and no other, changes with it."
@@ -264,13 +264,13 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "formats", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
+@pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
                                     "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
-    before = scorers.source_hash.__wrapped__()
+    before = identities.source_hash.__wrapped__()
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == f"{module}.py" else b""))
-    assert scorers.source_hash.__wrapped__() != before
+    assert identities.source_hash.__wrapped__() != before
 
 
 @pytest.mark.parametrize("key", sorted(MUST - {"format", "rule"}))
@@ -312,7 +312,7 @@ def test_what_is_proved_is_checked_on_stored_transcripts(tmp_path, scorer, monke
 def test_stale_numbers_are_noticed_where_nothing_is_left_to_do(tmp_path, scorer, monkeypatch):
     "Somebody edits the kernel and runs the same command: the stored numbers are no longer what the code gives."
     run_score(scorer, dataset(2), tmp_path)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     original = scorers._join
     monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(pl.col("nll") * 1.01))
     with pytest.raises(StoreError, match="code"):
@@ -404,7 +404,7 @@ def test_a_fault_that_the_shortest_transcript_does_not_show(tmp_path, scorer, mo
     people = data.Dataset([session(0, trials=2), *(session(n, trials=8) for n in range(1, 5)),
                            Transcript("Say <<>>.", "wulff2020", "exp1", "9", 9)])
     run_score(scorer, people, tmp_path)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     original, late = scorers._join, pl.col("response_index") >= 3
     monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
         **{name: pl.when(late).then(value).otherwise(name) for name, value in change.items()}))
@@ -417,7 +417,7 @@ def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_p
     (shard,) = shards.read_shards(tmp_path)
     some = data.Dataset([person for person in dataset(5) if person.key in shard.probes])
     run_score(scorer, some, tmp_path, restart=True)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     run_score(scorer, dataset(5), tmp_path)  # the new shard has probes, of the same conditions
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
 
@@ -425,9 +425,9 @@ def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_p
 def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
     "Proved under one cut, the same change of code is proved again under another."
     for limit in (0, 40):
-        monkeypatch.setattr(scorers, "source_hash", lambda: "before")
+        monkeypatch.setattr(identities, "source_hash", lambda: "before")
         run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path, restart=True)
-        monkeypatch.setattr(scorers, "source_hash", lambda: "after")
+        monkeypatch.setattr(identities, "source_hash", lambda: "after")
         run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path)
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 2
 
@@ -435,7 +435,7 @@ def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
 def test_another_input_is_noticed_by_the_proof(tmp_path, scorer, monkeypatch):
     "The code changes, and with it the input of stored transcripts that today's data do not hold; the numbers would agree."
     run_score(scorer, dataset(2), tmp_path)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     digest = LanguageModelScorer.digest
     monkeypatch.setattr(LanguageModelScorer, "digest", lambda self, transcript: digest(self, transcript)[::-1])
     with pytest.raises(StoreError, match="is not put to tiny-.* as it was"):
@@ -446,7 +446,7 @@ def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
     "The shard with the shortest transcript still holds; another does not."
     people = data.Dataset([session(n, trials=n + 2) for n in range(3)])
     run_score(scorer, people, tmp_path, limits=Limits(1))
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     original = scorers._join
     monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
         nll=pl.when(pl.col("response_index") == 3).then(pl.col("nll") + 0.1).otherwise("nll")))
@@ -463,7 +463,7 @@ def test_bounds_of_a_proof():
 def test_a_transcript_without_responses_can_be_proved(tmp_path, scorer, monkeypatch):
     people = data.Dataset([Transcript("Nobody answers.", "wulff2020", "exp1", "1", 0)])
     run_score(scorer, people, tmp_path)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     run_score(scorer, people, tmp_path)
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
 
@@ -472,7 +472,7 @@ def test_a_killed_restart_goes_on_after_another_change(tmp_path, scorer, monkeyp
     "Killed half-way, then the code changes: the same command does everything that is not of the present code."
     run_score(scorer, dataset(4), tmp_path)
     run_score(scorer, dataset(2), tmp_path, restart=True)
-    monkeypatch.setattr(scorers, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
     run_score(scorer, dataset(4), tmp_path, restart=True)
     assert {shard.identity.proved["code"] for shard in shards.read_shards(tmp_path)} == {"edited"}
 
@@ -635,7 +635,7 @@ def test_a_proof_looks_at_options_too(tmp_path, tiny, monkeypatch):
     people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
     scorer = LanguageModelScorer(tiny, options=choose_options(people, tiny.tokenizer))
     run_score(scorer, data.Dataset(people.transcripts[:1]), tmp_path)
-    monkeypatch.setattr(scorers, "source_hash", lambda *_: "other")
+    monkeypatch.setattr(identities, "source_hash", lambda *_: "other")
     original = LanguageModelScorer.score
     moved = pl.col("option_logprobs").list.eval(pl.element() + 0.5)
     monkeypatch.setattr(LanguageModelScorer, "score", lambda self, some: original(self, some).with_columns(moved))
