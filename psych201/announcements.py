@@ -7,13 +7,13 @@ __all__ = ['announce_work', 'announce_options', 'announce_format']
 
 # %% ../nbs/09a_announcements.ipynb #announcements-imports
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 # %% ../nbs/09a_announcements.ipynb #announcements-imports-2
 from .attention import NAME
 from .continuations import beginnings
 from .data import Dataset
-from .formats import plain
-from .pieces import as_readings, readings_digest
+from .formats import compared_with
 from .plan import Plan
 from .scorers import LanguageModelScorer, Scorer
 from .store import Run
@@ -83,9 +83,10 @@ def announce_options(
             "(--restart) scores them anew.")
 
 # %% ../nbs/09a_announcements.ipynb #unchanged
-def _unchanged(plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
-    "The transcripts that are put to the model as in the format plain."
-    return [one for one in dataset if plan.inputs[one.key] == readings_digest(as_readings(plain(one)))]
+def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
+    "The transcripts that are put to the model as in the format that this one is compared with."
+    before = replace(scorer, format=compared_with(scorer.format))
+    return [one for one in dataset if plan.inputs[one.key] == before.digest(one)]
 
 # %% ../nbs/09a_announcements.ipynb #announce-format
 def announce_format(
@@ -97,6 +98,6 @@ def announce_format(
     "Counts the transcripts that a format leaves as they are."
     if not isinstance(scorer, LanguageModelScorer) or scorer.format == "plain":
         return
-    if same := _unchanged(plan, dataset):
-        say(f"{scorer.name}: {len(same)} of {len(plan.inputs)} transcripts are the same in the format {scorer.format} as in plain "
+    if same := _unchanged(scorer, plan, dataset):
+        say(f"{scorer.name}: {len(same)} of {len(plan.inputs)} transcripts are the same in the format {scorer.format} as in {compared_with(scorer.format)} "
             f"(the first is {same[0]!r}); comparisons of formats leave them out.")

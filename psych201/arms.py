@@ -13,7 +13,6 @@ import polars as pl
 
 from .calibration import option_scores
 from .choices import scan_choices
-from .formats import FORMATS
 from .paired import PAIRED_MEANS, known_interval, paired_means
 from .shards import StoreError
 from .stats import RESPONSE
@@ -74,7 +73,7 @@ ARMS: dict[str, tuple[str, Callable, str]] = {
     "options": ("among the options", _options, _OPTIONS),
     "temperature": ("options, temperature refitted", _temperature, _OPTIONS),
     "temperature_study": ("options, refitted in each study", _by_study, _OPTIONS),
-    "chat": ("post-trained in its chat format", _chat, "scores of the post-trained model in the format chat" + ("" if "chat" in FORMATS else "; psych201 does not write it yet")),
+    "chat": ("post-trained in its chat format", _chat, "scores of the post-trained model in the format chat"),
     "first": ("first response of a session", _first, _BOTH),
 }  # name -> label in the figure, function, what it takes
 

@@ -37,7 +37,7 @@ def marked_pieces(
 class Reading(NamedTuple):
     "One text that a model reads, and which responses of the transcript it holds."
     pieces: list[Piece]
-    responses: list[int]  # number of each response among those of the transcript, from 0
+    responses: list[int]  # number of each response among those of the transcript, from 0; then of those that were cut off its end
 
 # %% ../nbs/04_pieces.ipynb #as-readings
 def as_readings(
@@ -55,11 +55,11 @@ def check_readings(
     format: str,  # for the error
     what: str,  # what was formatted, for the error
 ) -> None:
-    "Raises `ValueError` unless each response of a transcript stands in the readings once, under its number."
-    held = [piece.text for reading in readings for piece in reading.pieces if piece.kind == "response"]
+    "Raises `ValueError` unless each response of a transcript is named in the readings once, and none holds more than it names."
+    held = [sum(piece.kind == "response" for piece in reading.pieces) for reading in readings]
     places = [place for reading in readings for place in reading.responses]
-    if len(held) != responses or sorted(places) != list(range(responses)):
-        raise ValueError(f"The format {format!r} makes {len(held)} responses of the {responses} of {what}; a format keeps every response, and each once.")
+    if sorted(places) != list(range(responses)) or any(n > len(reading.responses) for n, reading in zip(held, readings)):
+        raise ValueError(f"The format {format!r} makes {sum(held)} responses of the {responses} of {what}; a format keeps every response, and each once.")
 
 # %% ../nbs/04_pieces.ipynb #pieces-digest
 def pieces_digest(

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import polars as pl
 
-from .formats import check_format, format_readings
+from .formats import check_format_with, format_readings
 from .identities import model_identity, token_limit
 from .kernels import ResponseScores, score_batch
 from .models import LanguageModel
@@ -166,7 +166,7 @@ class LanguageModelScorer:
     prepared: object = field(default=None, repr=False)  # what the format needs of the data set; see formats.prepare
 
     def __post_init__(self):
-        check_format(self.format)
+        check_format_with(self.format, self.language_model.tokenizer)
         check_rule(self.rule)
         if self.rule == "paper" and self.options:
             raise ValueError("Rule paper knows no options; leave them out, or take the rule span.")

@@ -186,7 +186,9 @@ def encode(
                          "load the fast version of it (use_fast=True, or convert it to tokenizer.json).")
     encoders = _encoders(tokenizer, len(tokenizer))
     encoded = _encode_pieces(pieces, encoders)
-    first = [] if pieces and pieces[0].kind == "template" else first_tokens(tokenizer)
+    wanted = first_tokens(tokenizer)
+    brought = bool(pieces) and pieces[0].kind == "template" and [i for i, *_ in encoded[0][: len(wanted)]] == wanted
+    first = [] if brought else wanted
     bounds = len(first) + np.cumsum([0] + [len(tokens) for tokens in encoded])
     places = [place for place, piece in enumerate(pieces) if piece.kind == "response"]
     after = [_ending(*pair) for pair in zip([*pieces[1:], None], [*encoded[1:], []])]

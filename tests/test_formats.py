@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import ablations, data, formats, models
+from psych201 import ablations, chats, data, formats, models
 from psych201.pieces import readings_digest
 from psych201.scorers import LanguageModelScorer
 from psych201.transcripts import Transcript
 from psych201.trials import find_trials
 
 TINY = {name: models.load(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
+TEXT = [name for name in formats.FORMATS if name not in chats.CHATS]  # formats without a template
 SAMPLE = list(data.load("sample", transcripts=1))
 
 lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
@@ -89,7 +90,7 @@ def test_options_follow_their_response():
 
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
-    for name in formats.FORMATS:
+    for name in TEXT:
         rows = LanguageModelScorer(one, name, options=options, prepared=formats.prepare(name, SAMPLE)).score([transcript])
         given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
         np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
@@ -97,7 +98,7 @@ def test_options_follow_their_response():
 
 def test_digests_tell_formats_apart():
     people = [told(age=23, participant="7"), told(age=29, participant="8")]
-    digests = [readings_digest(formats.format_readings(people[0], name, prepared=formats.prepare(name, people))) for name in formats.FORMATS]
+    digests = [readings_digest(formats.format_readings(people[0], name, prepared=formats.prepare(name, people))) for name in TEXT]
     assert len(set(digests)) == len(digests)
 
 
@@ -166,3 +167,10 @@ def test_personas_of_real_people(studies):
     assert "BAS Drive" in known[next(person for person in known if person.startswith("rosenbaum"))]
     differ = sum(given[person] != fields for person, fields in known.items()) / len(known)
     assert differ > 0.8  # many share an age
+
+
+def test_the_command_line_names_every_format():
+    from psych201.arguments import OPTIONS
+
+    named = OPTIONS["--format"]["help"].partition(": ")[2].replace(" (default)", "").split(", ")
+    assert named == list(formats.FORMATS)

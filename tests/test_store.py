@@ -23,7 +23,7 @@ from psych201.options import choose_options
 from psych201.scorers import LanguageModelScorer
 from psych201.score import Limits
 from psych201.shards import StoreError
-from psych201.transcripts import Transcript
+from psych201.transcripts import Transcript, UserError
 
 FULL = bool(os.environ.get("PSYCH201_FULL"))
 
@@ -264,7 +264,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
+@pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "chats", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
                                     "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = identities.source_hash.__wrapped__()
@@ -777,7 +777,9 @@ def test_damage_is_named(tmp_path, scorer):
 
 
 def test_a_refused_run_leaves_nothing(tmp_path, scorer):
-    with pytest.raises(ValueError, match="No format 'chat'"):
+    with pytest.raises(ValueError, match="No format 'chats'"):
+        score.score("tiny-llama", dataset(1), tmp_path / "store", "chats")
+    with pytest.raises(UserError, match="has no chat template"):
         score.score("tiny-llama", dataset(1), tmp_path / "store", "chat")
     with pytest.raises(ValueError, match="not -7"):
         run_score("tiny-llama", dataset(1), tmp_path / "store", max_tokens=-7)

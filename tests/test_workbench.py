@@ -172,7 +172,7 @@ ONE_LINE = {
     "The folder / holds no config.json": ["score", "tiny-llama", "/"],
     "my_stduy: does not exist": ["score", "tiny-llama", "--data", "sample", "my_stduy"],
     "No study 'bandit' here": ["score", "tiny-llama", "--data", "sample", "--studies", "bandit"],
-    "No format 'chat'": ["score", "tiny-llama", "--format", "chat"],
+    "No format 'chats'": ["score", "tiny-llama", "--format", "chats"],
     "No device 'gpu'": ["score", "tiny-llama", "--device", "gpu"],
     "cannot be made": ["score", "tiny-llama", "--data", "sample", "--output", "/dev/null/x"],
 }
@@ -200,7 +200,7 @@ def test_a_negative_number_is_no_number(option, run, capsys):
 def test_help_and_typos_answer_at_once():
     "They import nothing that takes long: no PyTorch, no transformers, no papermill."
     heavy = "{'torch', 'transformers', 'papermill', 'datasets', 'matplotlib'} & set(sys.modules)"
-    for words in (["--help"], ["score", "tiny-lama"], ["score", "tiny-llama", "--format", "chat"]):
+    for words in (["--help"], ["score", "tiny-lama"], ["score", "tiny-llama", "--format", "chats"]):
         code = f"import sys\nfrom psych201.workbench import main\ntry: main({words})\nexcept SystemExit: pass\nprint({heavy})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip().endswith("set()"), (words, done.stdout, done.stderr)
