@@ -52,7 +52,7 @@ def config_hash(
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/08b_identities.ipynb #source-hash
-MAKES_NUMBERS = ("transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "tokens", "published", "chats", "formats", "weights", "attend",
+MAKES_NUMBERS = ("transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "tokens", "published", "chats", "wordings", "formats", "weights", "attend",
                  "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations", "kernels", "identities", "scorers")  # modules
 
 

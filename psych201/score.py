@@ -35,12 +35,13 @@ from .store import Run, describe, drop_hidden, save_shard
 from .summary import summarise_scores
 from .transcripts import Transcript
 from .upkeep import forget, note_people, outdated
+from .wordings import RENAMING
 
 # %% ../nbs/09_score.ipynb #with-options
 def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, options: str, rule: str) -> LanguageModelScorer:
-    "A language model as a scorer that knows the options of a data set; rule paper knows none."
+    "A language model as a scorer that knows the options of a data set; rule paper knows none, and where they are renamed they are not those."
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
-    known = {} if rule == "paper" else choose_options(dataset.whole, language_model.tokenizer, options)
+    known = {} if rule == "paper" or format in RENAMING else choose_options(dataset.whole, language_model.tokenizer, options)
     return LanguageModelScorer(language_model, format, limit, rule, known, prepared=prepare(format, dataset.whole))
 
 # %% ../nbs/09_score.ipynb #make-scorer

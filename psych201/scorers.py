@@ -25,6 +25,7 @@ from .published import check_rule, encode_by
 from .shards import REASONS, RESPONSES, Identity
 from .tokens import Tokens, cut
 from .transcripts import Transcript
+from .wordings import RENAMING
 
 # %% ../nbs/08b_scorers.ipynb #scorer
 class Scorer(Protocol):
@@ -170,6 +171,8 @@ class LanguageModelScorer:
         check_rule(self.rule)
         if self.rule == "paper" and self.options:
             raise ValueError("Rule paper knows no options; leave them out, or take the rule span.")
+        if self.format in RENAMING and self.options:
+            raise ValueError(f"In the format {self.format} options have other names; leave them out.")
 
     @property
     def name(self) -> str:

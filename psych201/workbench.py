@@ -60,18 +60,21 @@ def _report_scores(outcome: Outcome, output: Path, dataset, format: str, rule: s
 # %% ../nbs/13_workbench.ipynb #score-command
 def _score_command(arguments: argparse.Namespace) -> int:
     "psych201 score: scores models and baselines, one executed notebook each."
-    from psych201.formats import check_format
+    from psych201.formats import check_format, format_and_rule
 
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
-    names, format = check_models(arguments.models), arguments.format or "plain"
+    names = check_models(arguments.models)
+    format, rule = format_and_rule(arguments.format or "plain", arguments.rule)
     check_format(format)
+    if arguments.format == "paper":
+        arguments.format, arguments.rule = format, rule
     check_device(arguments.device)
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision, arguments.split)
     make_folder(output)
     given = given_options(arguments, "split", "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
-    return _report_scores(outcome, output, dataset, format, arguments.rule or "span")
+    return _report_scores(outcome, output, dataset, format, rule)
 
 # %% ../nbs/13_workbench.ipynb #progress
 def _progress() -> str:
@@ -105,7 +108,9 @@ def _paper_command(arguments: argparse.Namespace) -> int:
         return _published(Path(arguments.output or load_settings().runs_path / "published"))
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
     scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
-    format, rule = arguments.format or "plain", arguments.rule or "span"
+    from psych201.formats import format_and_rule
+
+    format, rule = format_and_rule(arguments.format or "plain", arguments.rule)
     output = output if (format, rule) == ("plain", "span") else output / f"{format}-{rule}"
     from psych201.cards import pairs_among
     from psych201.papers import choose_analyses, draw_paper

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import ablations, chats, data, formats, models
+from psych201 import ablations, chats, data, formats, models, wordings
 from psych201.pieces import readings_digest
 from psych201.scorers import LanguageModelScorer
 from psych201.transcripts import Transcript
@@ -44,9 +44,9 @@ def test_trials_cover_the_session_and_hold_each_response_once(text):
         assert all(trial.start <= transcript.spans[n].start - 2 and transcript.spans[n].end + 2 <= trial.end for n in trial.responses)
 
 
-@settings(max_examples=100)
-@given(sessions, st.sampled_from(list(ablations.ABLATIONS)))
-def test_every_ablation_keeps_every_response(text, name):
+@settings(max_examples=150)
+@given(sessions, st.sampled_from([*ablations.ABLATIONS, *set(wordings.WORDINGS) - set(wordings.RENAMING) - {"double_bos"}]))
+def test_every_text_format_keeps_every_response(text, name):
     transcript = session(text)
     readings = formats.format_readings(transcript, name)
     answers = {place: piece for reading in readings for place, piece in zip(reading.responses, [piece.text for piece in reading.pieces if piece.kind == "response"])}
@@ -90,7 +90,7 @@ def test_options_follow_their_response():
 
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
-    for name in TEXT:
+    for name in set(TEXT) - set(wordings.RENAMING):
         rows = LanguageModelScorer(one, name, options=options, prepared=formats.prepare(name, SAMPLE)).score([transcript])
         given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
         np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
@@ -98,7 +98,7 @@ def test_options_follow_their_response():
 
 def test_digests_tell_formats_apart():
     people = [told(age=23, participant="7"), told(age=29, participant="8")]
-    digests = [readings_digest(formats.format_readings(people[0], name, prepared=formats.prepare(name, people))) for name in TEXT]
+    digests = [readings_digest(formats.format_readings(people[0], name, TINY["tiny-gemma"].tokenizer, formats.prepare(name, people))) for name in TEXT]
     assert len(set(digests)) == len(digests)
 
 
@@ -172,5 +172,41 @@ def test_personas_of_real_people(studies):
 def test_the_command_line_names_every_format():
     from psych201.arguments import OPTIONS
 
-    named = OPTIONS["--format"]["help"].partition(": ")[2].replace(" (default)", "").split(", ")
+    named = OPTIONS["--format"]["help"].partition(": ")[2].partition("; or paper")[0].replace(" (default)", "").split(", ")
     assert named == list(formats.FORMATS)
+
+
+@settings(max_examples=100)
+@given(sessions)
+def test_renamed_options_can_be_renamed_back(text):
+    "Going round the names as often as there are names gives the session again."
+    transcript = session(text)
+    names = wordings.new_names(transcript)
+    again = transcript
+    for _ in names:
+        again = session("".join(piece.text for piece in wordings.renamed_options(again)))
+    assert again.text == text
+    if names:
+        assert [names[answer] for answer in transcript.responses] == session("".join(piece.text for piece in wordings.renamed_options(transcript))).responses
+
+
+def test_options_can_be_renamed_in_real_studies(studies):
+    "Letters of experiments are renamed; free answers, numbers and letters that are words are not."
+    renamed = {}
+    for transcript in studies:
+        renamed.setdefault(transcript.study, []).append(bool(wordings.new_names(transcript)))
+    share = {study: sum(some) / len(some) for study, some in renamed.items()}
+    assert min(share[study] for study in ("dezfouli2019", "spektor2019contexteffects", "thoma2025riskychoice", "xu2023augmenting")) > 0.4, share
+    assert max(share[study] for study in ("guenther2024associations_sentences_texts", "little2024functionestimation", "haridi2024memory")) == 0, share
+
+
+def test_a_renamed_option_keeps_its_row_and_its_answer(tmp_path):
+    "The row says what the person answered; the score is that of the other name; options are not asked for under wrong names."
+    from psych201 import score, store
+
+    transcript = session("Choose J or F.\nYou choose <<J>>. You choose <<F>>.\n")
+    swapped = session("Choose F or J.\nYou choose <<F>>. You choose <<J>>.\n")
+    score.score(TINY["tiny-llama"], [transcript], tmp_path, "renamed_options", progress="none")
+    rows = store.read_scores(tmp_path)
+    assert rows["response"].to_list() == ["J", "F"] and rows["option_logprobs"].is_null().all()
+    np.testing.assert_allclose(rows["nll"], of(TINY["tiny-llama"], swapped), atol=1e-5)

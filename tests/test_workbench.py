@@ -173,6 +173,7 @@ ONE_LINE = {
     "my_stduy: does not exist": ["score", "tiny-llama", "--data", "sample", "my_stduy"],
     "No study 'bandit' here": ["score", "tiny-llama", "--data", "sample", "--studies", "bandit"],
     "No format 'chats'": ["score", "tiny-llama", "--format", "chats"],
+    "leave out the rule": ["score", "tiny-llama", "--format", "paper", "--rule", "span"],
     "No device 'gpu'": ["score", "tiny-llama", "--device", "gpu"],
     "cannot be made": ["score", "tiny-llama", "--data", "sample", "--output", "/dev/null/x"],
 }
@@ -188,6 +189,13 @@ def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
     assert status == 1 and message in err and out == ""
     assert err.count("\n") == 1 and err.startswith(f"psych201 {words[0]}: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_format_paper_is_plain_by_the_published_rule(tmp_path, run):
+    from psych201 import store
+
+    assert run("score", "tiny-llama", "--format", "paper", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))[0] == 0
+    assert {(shard.identity.must["format"], shard.identity.must["rule"]) for shard in store.find_shards(tmp_path / "scores")} == {("plain", "paper")}
 
 
 @pytest.mark.parametrize("option", ["--max-tokens", "--transcripts"])
