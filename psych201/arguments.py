@@ -104,7 +104,8 @@ def check_models(
     names: Iterable[str],
 ) -> list[str]:  # in their one spelling, each once
     "The models of a command; raises `ModelError` if a name can mean none."
-    from psych201.cards import ModelError, check_name
+    from psych201.cards import ModelError
+    from psych201.names import check_name
 
     found, wrong = [], []
     for name in names:

@@ -14,8 +14,9 @@ from math import log
 
 import polars as pl
 
-from .cards import BASELINE_NAMES, card
+from .cards import card
 from .identities import source_hash
+from .names import BASELINE_NAMES
 from .options import MOST_OPTIONS, distinct_responses, option_counts
 from .scorers import response_rows
 from .shards import RESPONSES, Identity, fingerprint

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .cards import families_with
 from .checks import KINDS, Finding, Told, check_record, masked
 from .layout import StudyFiles
 from .neighbours import as_contributed
@@ -86,7 +87,7 @@ def _count_fields(check: StudyCheck, record: dict) -> None:
             check.fields.setdefault(name, [0, value, ""])[0] += 1
 
 # %% ../nbs/03g_contribution.ipynb #windows
-WINDOWS = {8_192: "Llama 3", 32_768: "Qwen1.5, Qwen2.5, base models of Qwen3", 131_072: "Llama 3.1"}  # tokens -> whose context window it is
+WINDOWS = {window: families_with(window) for window in (8_192, 32_768, 131_072)}  # tokens -> whose context window it is
 
 
 def estimate_length(text: str) -> int:  # tokens

@@ -30,6 +30,7 @@ TYPES = {
     "code": ("Code", "#CC79A7", "P"),
     "math": ("Math", "#56B4E9", "X"),
     "behavioural": ("Trained on behaviour", "#D55E00", "*"),
+    "unknown": ("Not known", "#666666", "v"),
     "baseline": ("Baseline", "#888888", ""),
 }  # type of a card -> label, colour (Okabe and Ito 2008), marker
 

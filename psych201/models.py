@@ -9,6 +9,7 @@ __all__ = ['DTYPES', 'LanguageModel', 'weights_hash', 'tokenizer_hash', 'find_de
 # %% ../nbs/06_models.ipynb #import-hashlib
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
 
 from .attention import use_own_attention
-from .cards import PACKAGED, SHIPPED, Card, ModelError, did_you_mean, card, check_name
+from .cards import PACKAGED, SHIPPED, Card, ModelError, card, pairs  # noqa: F401 (models.pairs)
 from .compiled import compile_layers, is_compiled
 from .mixed import is_mixed, to_mixed
+from .names import check_name, did_you_mean, name_and_place
 from .settings import DTYPE_NAMES, load_settings
 from .weights import TINY, from_gguf, make_tiny, unpacked
 
@@ -188,7 +190,7 @@ def load_tokenizer(
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
 ):  # fast tokenizer of transformers
     "The tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
-    name = check_name(name)
+    name = name_and_place(check_name(name))[1]
     if name in TINY:
         return make_tiny(name)[1]
     source = str(unpacked(name) if name in PACKAGED else shipped_folder(name) if name in SHIPPED else name)
@@ -199,27 +201,40 @@ def load_tokenizer(
     except (OSError, ValueError) as error:
         raise ModelError(_hub_failure(name, error)) from error
 
+# %% ../nbs/06_models.ipynb #announce-copy
+def _announce_copy(given: str, described: Card, place: str, size_b: float) -> None:
+    "Says on stderr of which known model a folder is a copy, and that it has another size if it has."
+    if place == described.model:
+        return
+    say = lambda text: print(text, file=sys.stderr, flush=True)
+    if "=" not in given:
+        say(f"{place} is {described.model}; NAME={place} gives it another name.")
+    if described.size_b and not 0.5 <= size_b / described.size_b <= 2:
+        say(f"{place} has {size_b:.3g} billion parameters, and {described.model} has {described.size_b:g}: if it is another model, give it another name (NAME={place}).")
+
 # %% ../nbs/06_models.ipynb #load
 def load(
-    name: str,  # packaged name, tiny-llama, tiny-gemma, hub id, folder, or .gguf file
+    name: str,  # packaged name, tiny-llama, tiny-gemma, hub id, folder, .gguf file, a name of models.csv, or NAME=any of these
     dtype: str | None = None,  # float32, mixed, bfloat16, float16; None: as in settings.ini
     device: str | None = None,  # auto, cpu, cuda, cuda:1, mps; None: as in settings.ini
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
     compiled: bool | None = None,  # let PyTorch compile its layers; None: as in settings.ini
 ) -> LanguageModel:
     "A model ready to score; raises `ModelError` naming the ways out."
-    settings, name = load_settings(), check_name(name)
-    described = card(name)
+    settings, given = load_settings(), name
+    name, place = name_and_place(check_name(given))
     if (dtype := dtype or settings.dtype) not in DTYPES:
         raise ValueError(f"No dtype {dtype!r}. There are: {', '.join(DTYPES)}.")
     device = device or settings.device
-    model, tokenizer = _from_anywhere(name, DTYPES[dtype], device, revision)
+    model, tokenizer = _from_anywhere(place, DTYPES[dtype], device, revision)
     if getattr(model, "hf_device_map", None) is None:
         model = model.to(find_device(device))
     model = model.eval().requires_grad_(False)
     use_own_attention(model)
-    size_b = described.size_b or sum(parameter.numel() for parameter in model.parameters()) / 1e9
+    described, size_b = card(name, model.config.to_dict()), sum(parameter.numel() for parameter in model.parameters()) / 1e9
+    _announce_copy(given, described, place, size_b)
+    described = replace(described, size_b=size_b) if described.guessed or not described.size_b else described
     commit = getattr(model.config, "_commit_hash", None) or weights_hash(model)
     model = to_mixed(model) if dtype == "mixed" else model
     model = compile_layers(model) if (settings.compiled if compiled is None else compiled) else model
-    return LanguageModel(model, tokenizer, replace(described, size_b=size_b), commit, tokenizer_hash(tokenizer))
+    return LanguageModel(model, tokenizer, described, commit, tokenizer_hash(tokenizer))

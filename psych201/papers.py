@@ -15,7 +15,7 @@ import polars as pl
 from papermill import inspect_notebook
 
 from .analysis import save_tables, scored_models
-from .cards import did_you_mean
+from .names import did_you_mean
 from .data import sample_path, studies
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from . import transcripts
+from .names import name_and_place
 
 # %% ../nbs/13_runner.ipynb #workbencherror
 class WorkbenchError(transcripts.UserError):
@@ -202,11 +203,11 @@ def score_models(
     "Runs `score_model.ipynb` once per model and goes on past failures."
     output, outcome = Path(output), Outcome()
     for name in names:
-        given = {"model": name, "scores": str(output / "scores"), **parameters}
+        given, stored = {"model": name, "scores": str(output / "scores"), **parameters}, name_and_place(name)[0]
         try:
-            copy = output / "notebooks" / copy_name(name, parameters)
-            outcome.notebooks[name] = run_notebook("score_model", copy, given, verbose)
+            copy = output / "notebooks" / copy_name(stored, parameters)
+            outcome.notebooks[stored] = run_notebook("score_model", copy, given, verbose)
         except (WorkbenchError, OSError) as error:
-            outcome.failures[name] = str(error)
-            print(f"{name} failed; going on.", file=sys.stderr)
+            outcome.failures[stored] = str(error)
+            print(f"{stored} failed; going on.", file=sys.stderr)
     return outcome

@@ -94,9 +94,10 @@ def _figure_numbers(output: Path) -> str:
 # %% ../nbs/13_workbench.ipynb #stored-names
 def _stored_names(names: Iterable[str] | None) -> list[str] | None:
     "The names of models as a store has them."
-    from psych201.cards import check_name
+    from psych201.names import check_name, name_and_place
 
-    return [check_name(name) if Path(name).exists() else name for name in names] if names else None
+    known = lambda name: name_and_place(check_name(name) if Path(name).exists() else name)[0]
+    return [known(name) for name in names] if names else None
 
 # %% ../nbs/13_workbench.ipynb #paper-command
 def _paper_command(arguments: argparse.Namespace) -> int:
@@ -202,7 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
-    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, or a baseline (baseline:uniform, :marginal, :earlier)")
+    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, a name of models.csv, NAME=FOLDER, or a baseline (baseline:uniform, :marginal, :earlier)")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
