@@ -17,7 +17,7 @@ from .cards import CENTAUR, PACKAGED, SHIPPED, ModelError, own_models, published
 
 # %% ../nbs/06_names.ipynb #names
 TINY_NAMES = ("tiny-llama", "tiny-gemma")  # random weights, for tests
-BASELINE_NAMES = ("baseline:uniform", "baseline:marginal", "baseline:earlier")
+BASELINE_NAMES = tuple(f"baseline:{word}" for word in ("uniform", "marginal", "earlier", "repeat", "wsls", "kt", "ctw", "ngram", "density"))
 _BUILT_IN = (*PACKAGED, *SHIPPED, *TINY_NAMES, *BASELINE_NAMES)
 
 
@@ -27,8 +27,9 @@ def did_you_mean(
 ) -> str:
     "The known names that look like a name, as the beginning of a sentence; '' if none does."
     known = [*_BUILT_IN, *own_models(), *published_models()["model"]] if known is None else known
-    lower = {one.lower(): one for one in known}
-    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, 3, 0.75) if lower[one] != name]
+    prefix = "baseline:" if name.startswith("baseline:") else ""  # which alone would make all baselines look alike
+    lower = {one.lower().removeprefix(prefix): one for one in known if one.startswith(prefix)}
+    close = [lower[one] for one in difflib.get_close_matches(name.lower().removeprefix(prefix), lower, 3, 0.6 if prefix else 0.75) if lower[one] != name]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
 # %% ../nbs/06_names.ipynb #local-name

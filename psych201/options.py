@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .quantities import grid_size, is_quantity
 from .tokens import encode_response
 from .transcripts import Transcript
 
@@ -43,13 +44,16 @@ def own_keys(
 def option_counts(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], int]:  # (study, experiment) -> how many options a person has
-    "The number of distinct responses of each experiment; of a session, where people have keys of their own."
+    "The number of distinct responses of each experiment; of a session, where people have keys of their own; of all values in between, for quantities."
     sessions: dict[tuple[str, str], dict[str, Counter]] = {}
     for transcript in transcripts:
         sessions.setdefault((transcript.study, transcript.experiment), {})[transcript.key] = Counter(filter(None, transcript.responses))
     found = {}
     for experiment, counts in ((experiment, list(of_sessions.values())) for experiment, of_sessions in sessions.items()):
         totals, different = sum(counts, Counter()), np.array([len(one) for one in counts])
+        if is_quantity(totals):
+            found[experiment] = max(grid_size(totals), len(totals))
+            continue
         own = own_keys(different, np.array([one.total() for one in counts]), np.array(list(totals.values())))
         found[experiment] = int(different.max()) if own else len(totals)
     return found

@@ -30,7 +30,7 @@ def imported(path: Path) -> set[str]:
 def test_every_module_imports_only_from_its_left():
     "The way of the data has one direction; workbench alone may use everything."
     order = ["settings", "transcripts", "cards", "names", "wheels", "neighbours", "reference", "register", "countries", "readings", "fields", "participants", "times", "files", "layout", "archive", "sources", "folders", "data", "description", "splits", "convert", "checks", "patterns", "contribution", "report", "template", "pieces", "trials", "ablations", "interviews", "tokens", "published", "chats", "wordings", "formats", "weights", "attend", "attention", "mixed", "fused", "compiled", "models", "embeddings", "head",
-             "predictions", "continuations", "kernels", "options", "shards", "sidecars", "store", "identities", "scorers", "baselines", "proof", "summary",
+             "predictions", "continuations", "kernels", "quantities", "options", "shards", "sidecars", "store", "identities", "scorers", "frequencies", "outcomes", "sequences", "answers", "baselines", "proof", "summary",
              "choices", "upkeep", "precision", "plan", "announcements", "score", "stats", "groups", "clusters", "bootstrap", "paired", "spreads", "meta", "trend", "calibration", "chance", "multilevel", "items", "arms", "drawing", "demographics", "levels", "studies", "effects", "personas", "certainty", "comparisons", "world", "overview", "figures", "page", "analysis", "runner", "papers", "arguments", "commands", "workbench", "tiny", "organism"]
     modules = {path.stem for path in (ROOT / "psych201").glob("*.py")} - {"__init__", "__main__", "_modidx"}
     assert modules == set(order)
