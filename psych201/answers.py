@@ -32,8 +32,9 @@ def _table(responses: list[str], nll: list[float], close_nll: list[float | None]
 
 # %% ../nbs/08c_answers.ipynb #letters
 _END, _LONGEST = "\x00", 4  # the end of an answer; letters that a history has at most
+_LETTERS = 0x110000  # code points of Unicode
 
-
+# %% ../nbs/08c_answers.ipynb #histories
 def _histories(response: str) -> Iterable[tuple[str, str]]:
     "(history, letter) for each letter of an answer and its end, with histories of each length."
     text = "\x01" * _LONGEST + response + _END
@@ -41,7 +42,7 @@ def _histories(response: str) -> Iterable[tuple[str, str]]:
         for length in range(_LONGEST + 1):
             yield text[place - length : place], text[place]
 
-
+# %% ../nbs/08c_answers.ipynb #letter-counts
 def letter_counts(
     answers: Counter,  # how often each answer was given
 ) -> dict[str, Counter]:  # history -> how often each letter followed
@@ -53,9 +54,6 @@ def letter_counts(
     return found
 
 # %% ../nbs/08c_answers.ipynb #letter-probability
-_LETTERS = 0x110000  # code points of Unicode
-
-
 def _probability(letter: str, history: str, total: dict[str, Counter], own: dict[str, Counter], known: int) -> float:
     "Of a letter after a history, by the answers of everybody less one's own; known: different letters of others."
     among_others = total[""][letter] > own.get("", {}).get(letter, 0)
@@ -113,7 +111,7 @@ class Quantity:
     sd: float
     unit: float  # of the last decimal that is mostly written
 
-
+# %% ../nbs/08c_answers.ipynb #quantity-of
 def quantity_of(
     answers: Counter,  # how often each answer was given by others
 ) -> Quantity | None:  # None: nobody named a number
@@ -130,7 +128,7 @@ def quantity_of(
 # %% ../nbs/08c_answers.ipynb #predictive
 _NOBODY = Quantity(0.0, 10.0, 1.0)  # where no other participant named a number
 
-
+# %% ../nbs/08c_answers.ipynb #log-mass
 def _log_mass(value: float, prior: Quantity, before: list[float]) -> float:
     "Log-probability of a written number, given the numbers before it."
     n, mean = len(before), sum(before) / len(before) if before else 0.0

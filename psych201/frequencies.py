@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import log
 
+# %% ../nbs/08c_frequencies.ipynb #imports-2
 import polars as pl
 
 from .cards import card
 from .identities import source_hash
-from .options import MOST_OPTIONS, distinct_responses, option_counts
+from .options import MOST_OPTIONS
 from .scorers import response_rows
 from .shards import RESPONSES, Identity, fingerprint
 from .transcripts import Transcript
@@ -37,7 +38,7 @@ def xlogx(weight: float) -> float:
     "Weight times its logarithm; 0 for 0."
     return weight * log(weight) if weight else 0.0
 
-
+# %% ../nbs/08c_frequencies.ipynb #weighted
 def weighted(
     responses: list[str],
     given: list[float],  # weight of each response

@@ -11,14 +11,19 @@ import re
 from .transcripts import OPEN, Transcript
 from .trials import find_trials
 
-# %% ../nbs/08c_outcomes.ipynb #read-outcome
+# %% ../nbs/08c_outcomes.ipynb #words
 _RIGHT = re.compile(r"\b(?:correct|right) (?:answer|selection|response|choice|key|option) (?:was|is)(?: pressing| to press)? [\"'“]?([^\s.,;\"'”]+)", re.I)
 _TIME = re.compile(r"\d+(?:\.\d+)?\s?(?:ms|msec|milliseconds?|s|sec|seconds?|minutes?)\b", re.I)
 _NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?")
 _BAD = re.compile(r"\b(?:no|not|nothing|none|lose|loses|lost|wrong|incorrect|false|too slow|unrewarded|error)\b", re.I)
 _GOOD = re.compile(r"\b(?:win|wins|won|correct|right|reward|rewarded|gain|gained|treasure|success)\b", re.I)
 
+# %% ../nbs/08c_outcomes.ipynb #own-part
+def _own_part(text: str, response: str) -> str:
+    "What is told of an answer: what follows its name, or all."
+    return re.split(rf"\b{re.escape(response)}\b", text, maxsplit=1)[-1] if re.fullmatch(r"\w+", response) else text
 
+# %% ../nbs/08c_outcomes.ipynb #read-outcome
 def read_outcome(
     text: str,  # behind an answer
     response: str,
@@ -27,7 +32,7 @@ def read_outcome(
     if named := _RIGHT.search(text):
         return named[1].casefold() == response.casefold()
     text = _TIME.sub("", text)
-    own = re.split(rf"\b{re.escape(response)}\b", text, maxsplit=1)[-1] if re.fullmatch(r"\w+", response) else text
+    own = _own_part(text, response)
     if number := _NUMBER.search(own):
         return float(number[0].replace("−", "-")) > 0 and not re.search(r"\b(?:lose|loses|lost)\b", own[: number.end()], re.I)
     return False if _BAD.search(text) else True if _GOOD.search(text) else None
@@ -45,7 +50,7 @@ def _listed(transcript: Transcript) -> list[bool | None] | None:
                 return [None if value is None else value > 0 for value in numbers]
     return None
 
-
+# %% ../nbs/08c_outcomes.ipynb #read-outcomes-2
 def read_outcomes(
     transcript: Transcript,
 ) -> list[bool | None]:  # one a response

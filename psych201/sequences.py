@@ -38,6 +38,15 @@ def stay_counts(
         found.setdefault((transcript.study, transcript.experiment), {}).setdefault(transcript.participant, Counter()).update(stays(transcript))
     return found
 
+# %% ../nbs/08c_sequences.ipynb #staying
+_OUTCOMES = (True, False, None)  # good, bad, unknown
+
+
+def _shares(others: Counter, together: dict) -> dict[bool | None, float]:
+    "The share of people who stayed after each outcome, half a case added to either side; together: outcomes that count with it."
+    counts = {outcome: [sum(others[one, stayed] for one in together[outcome]) for stayed in (True, False)] for outcome in _OUTCOMES}
+    return {outcome: (stayed + 0.5) / (stayed + left + 1) for outcome, (stayed, left) in counts.items()}
+
 # %% ../nbs/08c_sequences.ipynb #repeat
 @dataclass(frozen=True)
 class RepeatBaseline(UniformBaseline):
@@ -63,17 +72,16 @@ class RepeatBaseline(UniformBaseline):
         own = self.stay[transcript.study, transcript.experiment][transcript.participant]
         return f"{self.context(transcript.study, transcript.experiment)}-{fingerprint(sorted(own.items(), key=str))}-{transcript.digest}"
 
-    def _group(self, outcome: bool | None) -> tuple[bool | None, ...]:
-        "Outcomes that count together with one."
-        return (True, False, None)
+    def _together(self) -> dict:
+        "Outcomes that count together with each."
+        return dict.fromkeys(_OUTCOMES, _OUTCOMES)
 
     def _staying(self, transcript: Transcript) -> dict[bool | None, float]:
         "The probability of staying after each outcome, from other participants."
         place = (transcript.study, transcript.experiment)
         others = Counter(self._all[place])
         others.subtract(self.stay[place][transcript.participant])
-        counts = {outcome: [sum(others[one, stayed] for one in self._group(outcome)) for stayed in (True, False)] for outcome in (True, False, None)}
-        return {outcome: (stayed + 0.5) / (stayed + left + 1) for outcome, (stayed, left) in counts.items()}
+        return _shares(others, self._together())
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
         options, k = self.options[transcript.study, transcript.experiment], max(1, self.sizes[transcript.study, transcript.experiment])
@@ -96,8 +104,8 @@ class WinStayBaseline(RepeatBaseline):
     def identity(self) -> Identity:
         return baseline_identity("the last answer again with the frequency of repetitions among other participants after a good, bad or unknown outcome, half a case added; others alike")
 
-    def _group(self, outcome: bool | None) -> tuple[bool | None, ...]:
-        return (outcome,)
+    def _together(self) -> dict:
+        return {outcome: (outcome,) for outcome in _OUTCOMES}
 
 # %% ../nbs/08c_sequences.ipynb #kt
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ class _Node:
         "The estimate of Krichevsky and Trofimov; None: of an option never seen in the session."
         return (self.counts[option] + 0.5) / (self.n + k / 2)
 
-
+# %% ../nbs/08c_sequences.ipynb #path
 def _path(tree: dict, past: list) -> list[_Node]:
     "The nodes of all histories that end now, the empty one first."
     return [tree.setdefault(tuple(past[:length]), _Node()) for length in range(len(past) + 1)]
@@ -161,7 +169,7 @@ def _predict(tree: dict, past: list, seen: dict, k: int) -> tuple[dict[str, floa
     path = _path(tree, past)
     return {option: _mixed(path, option, k)[0] for option in seen}, _mixed(path, None, k)[0]
 
-
+# %% ../nbs/08c_sequences.ipynb #learn
 def _learn(tree: dict, past: list, seen: dict, k: int, response: str) -> None:
     "Counts an answer at all nodes of its history."
     path = _path(tree, past)
