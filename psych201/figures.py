@@ -7,8 +7,8 @@ __all__ = ['COLUMN', 'PAGE', 'STYLE', 'TYPES', 'counts_line', 'pair_names', 'sav
            'chance_normalised', 'distributions', 'reliability_curves', 'data_set', 'published_data_set',
            'domain_heatmap', 'forest', 'generation_pairs', 'generation_trends', 'generations', 'misalignment_forest',
            'persona', 'published_domain_means', 'published_domains', 'published_generations', 'published_persona',
-           'robustness_forest', 'accuracy_by_size', 'nll_by_size', 'nll_by_study', 'not_drawn', 'overview',
-           'published_levels', 'template_penalty', 'with_persona_means']
+           'robustness_forest', 'accuracy_by_size', 'accuracy_parts', 'nll_by_size', 'nll_by_study', 'not_drawn',
+           'overview', 'published_levels', 'template_penalty', 'with_persona_means']
 
 # %% ../nbs/11d_figures.ipynb #gather
 from .drawing import COLUMN, PAGE, STYLE, TYPES, counts_line, pair_names, save, short_names, with_cards
@@ -16,6 +16,7 @@ from .certainty import chance_normalised, distributions, reliability_curves
 from .comparisons import domain_heatmap, generation_pairs, generation_trends, generations, published_domain_means, published_domains, published_generations
 from .demographics import data_set, published_data_set
 from .effects import forest, misalignment_forest, robustness_forest
+from .hits import accuracy_parts
 from .levels import accuracy_by_size, nll_by_size, not_drawn, published_levels, template_penalty
 from .overview import overview
 from .personas import persona, published_persona, with_persona_means
@@ -24,4 +25,4 @@ from .studies import nll_by_study
 # %% ../nbs/11d_figures.ipynb #names
 _all_ = ["COLUMN", "PAGE", "STYLE", "TYPES", "counts_line", "pair_names", "save", "short_names", "with_cards",
          "chance_normalised", "distributions", "reliability_curves", "data_set", "published_data_set", "domain_heatmap", "forest", "generation_pairs", "generation_trends", "generations", "misalignment_forest", "persona", "published_domain_means", "published_domains", "published_generations", "published_persona", "robustness_forest",
-         "accuracy_by_size", "nll_by_size", "nll_by_study", "not_drawn", "overview", "published_levels", "template_penalty", "with_persona_means"]
+         "accuracy_by_size", "accuracy_parts", "nll_by_size", "nll_by_study", "not_drawn", "overview", "published_levels", "template_penalty", "with_persona_means"]

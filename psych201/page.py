@@ -28,6 +28,7 @@ CAPTIONS = {
     "domains": ("Domains", "The effect of post-training by pair and kind of task; red is worse. Below, where known: half of the 95% interval over studies, and the published effect in grey. ≥: read off a colour where the published scale ends."),
     "persona": ("Personas", "What a participant's persona does to the prediction of that participant; right of zero it helps. Ticks are studies, diamonds their means with 95% t intervals."),
     "accuracy": ("Accuracy", "Share of responses that the most probable tokens spell; bars, where people are known: 95% intervals for the same studies and other people."),
+    "accuracy_options": ("Accuracy among the options", "Where options are known: is the most probable text, or the most probable legal option, the answer; and the probability of all legal options together. Means over studies, over the same responses."),
     "calibration": ("Calibration", "How often options were chosen against how probable the model found them; a curve flatter than the diagonal is too sure. Larger points hold more options."),
     "chance": ("Above chance", "Share of a baseline's NLL that each model saves; 0 is the baseline, comparable between tasks. Bars: 95% intervals over people; each model over the responses that it and the baseline scored."),
     "distributions": ("Where people disagree", "Entropy of the model's answers beside people's, and the distance between both distributions."),

@@ -33,7 +33,7 @@ ANALYSES = {
     "domains": ("domains",),
     "calibration": ("calibration",),
     "chance": ("chance", "distributions"),
-    "supplement": ("accuracy", "template", "persona"),
+    "supplement": ("accuracy", "accuracy_options", "template", "persona"),
 }  # analysis notebook -> its figures
 
 # %% ../nbs/13_papers.ipynb #chosen

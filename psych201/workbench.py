@@ -207,7 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
-    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, nll_by_study, data_set, misalignment, robustness, behaviour, code_math, generations, domains, calibration, chance, distributions, accuracy, template, persona")
+    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, nll_by_study, data_set, misalignment, robustness, behaviour, code_math, generations, domains, calibration, chance, distributions, accuracy, accuracy_options, template, persona")
     paper.add_argument("--data", nargs="+", metavar="SOURCE", help="the transcripts that were scored, for ages, nationalities, and how good a prediction could be")
     paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
     sources = _add_command(commands, data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
