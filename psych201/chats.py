@@ -91,11 +91,11 @@ def _begin(head: str, behind_answer: str, tokenizer) -> str:
 # %% ../nbs/04d_chats.ipynb #check-template
 def check_template(
     tokenizer,  # fast tokenizer of transformers
+    model: str = "",  # its name, for the error
 ) -> None:
     "Raises `UserError` for a tokenizer without a chat template."
     if not getattr(tokenizer, "chat_template", None):
-        name = getattr(tokenizer, "name_or_path", "") or "this model"
-        raise UserError(f"The tokenizer of {name} has no chat template (base models have none); score it in the format plain, or another one without chat.")
+        raise UserError(f"The tokenizer of {model or getattr(tokenizer, 'name_or_path', '') or 'this model'} has no chat template (base models have none); score it in the format plain, or another one without chat.")
 
 # %% ../nbs/04d_chats.ipynb #chat
 def _conversation(text: str, tokenizer, thinking: str, system: str) -> list[Piece]:

@@ -50,11 +50,12 @@ def format_and_rule(
 def check_format_with(
     name: str,
     tokenizer,  # fast tokenizer of transformers
+    model: str = "",  # its name, for the error
 ) -> None:
     "Raises `ValueError` for an unknown format, `UserError` where it needs a chat template and there is none."
     check_format(name)
     if name in CHATS:
-        check_template(tokenizer)
+        check_template(tokenizer, model)
 
 # %% ../nbs/04_formats.ipynb #compared
 def compared_with(

@@ -167,7 +167,7 @@ class LanguageModelScorer:
     prepared: object = field(default=None, repr=False)  # what the format needs of the data set; see formats.prepare
 
     def __post_init__(self):
-        check_format_with(self.format, self.language_model.tokenizer)
+        check_format_with(self.format, self.language_model.tokenizer, self.language_model.name)
         check_rule(self.rule)
         if self.rule == "paper" and self.options:
             raise ValueError("Rule paper knows no options; leave them out, or take the rule span.")
