@@ -67,7 +67,7 @@ def test_score_and_paper(tmp_path, run):
     assert "tiny-llama" in (tmp_path / "out" / "tables" / "mean_nll.csv").read_text()
     assert "Missing:   misalignment: no base model and its post-trained model are both scored" in out
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<img ") == 5 and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
+    assert page.count("<img ") == 6 and "Accuracy among the options" in page and all(f"<b>{title}</b>" in page for title in ("Misalignment", "Generations", "Domains", "Personas"))
 
 
 def test_the_figure_of_the_data_set_knows_the_people_that_were_scored(tmp_path, run):
