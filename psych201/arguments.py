@@ -30,11 +30,12 @@ OPTIONS = {
     "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help="how a transcript becomes input: plain (default), persona, persona_prose, persona_shuffled, persona_empty, chat, chat_no_thinking, "
                      "chat_no_system, chat_paper, persona_system, no_instructions, history_only, no_history, shuffled_history, misleading, brackets, quotes, renamed_options, framed, trailing_space, double_bos; or paper: plain, as published (--rule paper)"),
-    "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16 (default: settings.ini)"),
+    "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16; int8 and nf4: quantised by bitsandbytes (default: settings.ini)"),
     "--compiled": dict(action="store_true", default=None, help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
     "--precision-check": dict(type=_whole_number, metavar="N", help="score N transcripts again in float32, and report the difference"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
+    "--trust-remote-code": dict(action="store_true", default=None, help="let Python code run that comes with a model; read it first"),
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=_whole_number, metavar="N", help="longest input in tokens (0: the context window; default: settings.ini)"),
     "--options": dict(choices=("single", "all", "none"), help="whose log-probability is kept of each response: options of one token "
@@ -77,7 +78,7 @@ def check_device(
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError(f"No device {name!r}. There are: auto, cpu, mps, cuda, cuda:0, cuda:1 and so on.")
     if name.startswith("cuda"):
-        from psych201.models import find_device
+        from psych201.loading import find_device
 
         find_device(name)
 

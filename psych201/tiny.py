@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .formats import plain
 from .tokens import Tokens, encode
-from .transcripts import Transcript, UserError
+from .transcripts import Transcript
 
 # %% ../nbs/14_tiny.ipynb #split-text
 def _split_text() -> pre_tokenizers.PreTokenizer:
@@ -172,10 +172,8 @@ def response_nll(
 # %% ../nbs/14_tiny.ipynb #add-adapters
 def _with_adapters(base: torch.nn.Module, rank: int) -> torch.nn.Module:
     "A copy of the base in which only low-rank updates learn."
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError("Post-training needs peft: pip install 'psych201[organism]'. The trained models come with the package.") from error
+    import peft
+
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     return peft.get_peft_model(deepcopy(base), config)
 

@@ -72,7 +72,7 @@ def _score_command(arguments: argparse.Namespace) -> int:
     sources = arguments.data or default_sources()
     dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision, arguments.split)
     make_folder(output)
-    given = given_options(arguments, "split", "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
+    given = given_options(arguments, "split", "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "trust_remote_code", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format, rule)
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from conftest import encode
-from psych201 import kernels, models, weights
+from psych201 import adapters, kernels, loading, models, weights
 
 TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play machine <<F>>. It pays nothing."
 
@@ -73,15 +73,15 @@ def test_hub_failing_names_both_ways_out(tmp_path):
 def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     "The hub path asks transformers for the id and the revision, and keeps the commit."
     model, tokenizer = weights.make_tiny("tiny-llama")
-    model.config._commit_hash = "0123abcd"
     asked = []
-    monkeypatch.setattr(models, "check_hub", lambda name, revision: None)
+    monkeypatch.setattr(loading, "find_commit", lambda name, revision: {"v1": "0123abcd"}[revision])
+    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, revision: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append((source, options)) or model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
     loaded = models.load("Qwen/Qwen3-8B", revision="v1", dtype="float32", device="cpu")
-    assert asked == [("Qwen/Qwen3-8B", {"dtype": torch.float32, "revision": "v1"})]
+    assert asked == [("Qwen/Qwen3-8B", {"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False})]
     assert (loaded.revision, loaded.card.family, loaded.card.guessed) == ("0123abcd", "Qwen3", False)
 
 
@@ -127,30 +127,37 @@ def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(models, "check_hub", lambda name, revision: None)
+    monkeypatch.setattr(loading, "find_commit", lambda name, revision: "0123abcd")
+    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, revision: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append(options) or model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
     models.load("Qwen/Qwen3-8B", dtype="float32", device=device)
-    assert asked == [{"dtype": torch.float32, "revision": None, "device_map": placed}]
+    assert asked == [{"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "device_map": placed}]
 
 
-VISION = {
-    "Qwen2_5_VL": dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32, fullatt_block_indexes=[0]),
-    "Qwen3VL": dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32,
-                    deepstack_visual_indexes=[0], num_position_embeddings=16),
+SEEN = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+VISION = {  # configuration in transformers -> of its text part, of its image part, of the whole
+    "Qwen2_5_VL": ({}, dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32, fullatt_block_indexes=[0]), {}),
+    "Qwen3VL": ({}, dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32, deepstack_visual_indexes=[0], num_position_embeddings=16), {}),
+    "Mllama": (dict(num_hidden_layers=3, cross_attention_layers=[1], rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}),
+               dict(hidden_size=16, attention_heads=2, intermediate_size=16, num_hidden_layers=1, num_global_layers=1, vision_output_dim=32, image_size=28, patch_size=14, intermediate_layers_indices=[0]), {}),
+    "Gemma3": (dict(sliding_window=16, rope_parameters=None), SEEN, {}), "Mistral3": (dict(model_type="mistral", rope_parameters=None), dict(model_type="pixtral", head_dim=8, **SEEN), {}),
+    "Qwen3_5": (dict(linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"]),
+                dict(depth=1, hidden_size=16, num_heads=2, intermediate_size=16, out_hidden_size=32, num_position_embeddings=16), {}),
 }
 
 
 @pytest.mark.parametrize("name", VISION)
 def test_a_model_that_also_reads_images(name, tmp_path):
-    "Qwen2.5-VL and Qwen3-VL, tiny and random: loaded from a folder, selected predictions equal those at all positions."
+    "Tiny and random: loaded from a folder, selected predictions equal those at all positions."
     _, tokenizer = weights.make_tiny("tiny-llama")
+    text, seen, more = VISION[name]
     text = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, head_dim=8, max_position_embeddings=512,
-                rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]})
-    config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=VISION[name])
+                num_key_value_heads=2, head_dim=8, max_position_embeddings=512, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+                rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}) | text
+    config = getattr(transformers, f"{name}Config")(text_config={key: value for key, value in text.items() if value is not None}, vision_config=seen, **more)
     torch.manual_seed(0)
     transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -163,11 +170,199 @@ def test_a_model_that_also_reads_images(name, tmp_path):
     np.testing.assert_allclose(nll(loaded), expected, rtol=0, atol=1e-5)
 
 
-def write_gguf(path, model, tokenizer) -> None:
-    "A Llama model as a GGUF file, written with the gguf library."
+@pytest.fixture
+def llama():
+    return models.load("tiny-llama", dtype="float32", device="cpu")
+
+
+def save(folder, model, tokenizer, **how) -> str:
+    "A model in a folder; its path."
+    model.save_pretrained(folder, **how)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_folder_in_many_files(tmp_path, llama):
+    "Safetensors in shards of 20 kB are the same model; one that is missing is named."
+    place = save(tmp_path / "sharded", llama.model, llama.tokenizer, max_shard_size="20KB")
+    shards = sorted((tmp_path / "sharded").glob("*.safetensors"))
+    assert len(shards) > 3
+    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    shards[1].unlink()
+    with pytest.raises(models.ModelError, match=f"could not be loaded from the folder .*{shards[1].name}"):
+        models.load(place, dtype="float32", device="cpu")
+
+
+class Harmful:
+    "What a pickle can do to whoever opens it."
+    def __init__(self, path): self.path = path
+    def __reduce__(self): return (open, (str(self.path), "w"))
+
+
+def test_safetensors_before_pickles(tmp_path, llama):
+    "A pickle beside safetensors is not read; alone its tensors are, and nothing in it runs."
+    place, found = save(tmp_path / "both", llama.model, llama.tokenizer), tmp_path / "it-ran"
+    torch.save({key: torch.zeros_like(value) for key, value in llama.model.state_dict().items()}, tmp_path / "both" / "pytorch_model.bin")
+    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    (tmp_path / "both" / "model.safetensors").unlink()
+    torch.save(llama.model.state_dict(), tmp_path / "both" / "pytorch_model.bin")
+    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    torch.save(llama.model.state_dict() | {"more": Harmful(found)}, tmp_path / "both" / "pytorch_model.bin")
+    with pytest.raises(models.ModelError, match="are a pickle that holds more than tensors.*take safetensors"):
+        models.load(place, dtype="float32", device="cpu")
+    assert not found.exists()
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path(__file__).with_name("it-ran").touch()
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own-kind"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_model_runs_only_if_the_user_says_so(tmp_path, llama, monkeypatch):
+    "And its digest is a part of the model's revision."
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    place = save(tmp_path / "own", llama.model, llama.tokenizer)
+    config = json.loads((tmp_path / "own" / "config.json").read_text()) | {"model_type": "own-kind", "architectures": ["OwnForCausalLM"]}
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own" / "own.py").write_text(CODE)
+    with pytest.raises(models.ModelError, match="comes with Python code of its own, which is not run unasked.*--trust-remote-code"):
+        models.load(place)
+    assert models.load_tokenizer(place)("J").input_ids == llama.tokenizer("J").input_ids
+    assert not list(tmp_path.rglob("it-ran"))
+    loaded = models.load(place, dtype="float32", device="cpu", trust_remote_code=True)
+    assert type(loaded.model).__name__ == "OwnForCausalLM" and list(tmp_path.rglob("it-ran"))
+    np.testing.assert_allclose(nll(loaded), nll(llama), rtol=0, atol=1e-5)
+    (tmp_path / "own" / "own.py").write_text(CODE + "# another line")
+    again = models.load(place, dtype="float32", device="cpu", trust_remote_code=True)
+    weights_of = [one.revision.split("+")[0] for one in (loaded, again)]
+    assert weights_of[0] == weights_of[1] and loaded.revision != again.revision
+
+
+@pytest.fixture
+def lora(tmp_path, llama):
+    "An adapter on tiny-llama, in tmp_path/lora, and the two together as peft has them."
+    import peft
+
+    base, _ = weights.make_tiny("tiny-llama")
+    torch.manual_seed(0)
+    made = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False))
+    made.save_pretrained(tmp_path / "lora", save_embedding_layers=False)
+    return made.eval()
+
+
+def test_an_adapter_on_its_base(tmp_path, lora, llama):
+    "Found by what it says of its base, added to the weights in float32, beside them in bfloat16; each its own identity."
+    base = save(tmp_path / "base", llama.model, llama.tokenizer)
+    settings = tmp_path / "lora" / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
+    found = models.load(str(tmp_path / "lora"), dtype="float32", device="cpu")
+    expected = kernels.score_tokens(lora.get_base_model(), encode(TEXT, llama.tokenizer)).nll
+    np.testing.assert_allclose(nll(found), expected, rtol=0, atol=1e-5)
+    assert np.abs(nll(found) - nll(llama)).max() > 5e-3 and type(found.model) is type(llama.model)
+    assert found.model.config._attn_implementation == "psych201" and not any("lora" in key for key in found.model.state_dict())
+    half = models.load(str(tmp_path / "lora"), dtype="bfloat16", device="cpu")
+    assert half.dtype == "bfloat16" and any("lora_A" in key for key in half.model.state_dict())
+    np.testing.assert_allclose(nll(half), expected, rtol=0, atol=0.2)
+    named = models.load(f"mine=tiny-llama+{tmp_path / 'lora'}", dtype="float32", device="cpu")
+    assert (named.name, named.revision) == ("mine", found.revision)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"lora_alpha": 8}))
+    assert models.load(str(tmp_path / "lora"), dtype="float32", device="cpu").revision != found.revision
+
+
+def test_an_adapter_with_words_of_its_own(tmp_path):
+    "New words make the base's embeddings longer; the adapter's own tokenizer knows them."
+    import peft
+
+    model, tokenizer = weights.make_tiny("tiny-llama")
+    tokenizer.add_tokens(["<machine>", "<pays>"])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    made = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], init_lora_weights=False))
+    made.save_pretrained(tmp_path / "lora")
+    tokenizer.save_pretrained(tmp_path / "lora")
+    place = f"tiny-llama+{tmp_path / 'lora'}"
+    found = models.load(place, dtype="float32", device="cpu")
+    assert len(found.tokenizer) == len(tokenizer) == found.model.get_input_embeddings().weight.shape[0] == len(models.load_tokenizer(place))
+    ids = torch.tensor([tokenizer("A <machine> <pays> one").input_ids])
+    torch.testing.assert_close(found.model(ids).logits, made.eval()(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_without_some_tensors(tmp_path, lora):
+    "What is missing would be random; it is an error."
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path)
+    with pytest.raises(models.ModelError, match="0 of its tensors have no place there, and 2 are missing"):
+        models.load(f"tiny-llama+{tmp_path / 'lora'}", device="cpu")
+
+
+def test_a_model_in_eight_bits(tmp_path):
+    "By bitsandbytes, on a CPU: other numbers than in full, but not far, stored apart; with an adapter beside the weights."
+    pytest.importorskip("bitsandbytes")
+    from psych201.identities import model_identity
+
+    model, tokenizer = weights.make_tiny("tiny-llama")
+    place = save(tmp_path / "mine", model, tokenizer)
+    full, half, eight = (models.load(place, dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16", "int8"))
+    assert (eight.dtype, eight.model.model.layers[0].mlp.up_proj.weight.dtype) == ("int8", torch.int8)
+    moved = np.abs(nll(eight) - nll(full))
+    assert 1e-6 < moved.max() < 0.1
+    identities = [model_identity(one).must for one in (full, half, eight)]
+    assert len({json.dumps(one, sort_keys=True, default=str) for one in identities}) == 3
+    with pytest.raises(models.ModelError, match="tiny-llama cannot be loaded in int8"):
+        models.load("tiny-llama", dtype="int8", device="cpu")
+
+
+def test_a_quantised_model_without_its_library(tmp_path, monkeypatch, llama):
+    "The message names what to install."
+    import transformers.quantizers.quantizer_bnb_8bit as quantizer
+
+    def missing(*arguments, **options): raise ImportError("Using `bitsandbytes` 8-bit quantization requires bitsandbytes.")
+    monkeypatch.setattr(quantizer.Bnb8BitHfQuantizer, "validate_environment", missing)
+    place = save(tmp_path / "mine", llama.model, llama.tokenizer)
+    with pytest.raises(models.ModelError, match=r"cannot be loaded in int8 on cpu .*pip install 'psych201\[quantised\]'"):
+        models.load(place, dtype="int8", device="cpu")
+
+
+def test_a_model_spread_over_places(tmp_path, monkeypatch, llama):
+    "Layers that accelerate keeps elsewhere and brings when they are needed (here on the disk) give the same numbers."
+    place = save(tmp_path / "mine", llama.model, llama.tokenizer)
+    spread = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu", "lm_head": "cpu"}
+    monkeypatch.setattr(loading, "_device_map", lambda device, always: spread)
+    real = transformers.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda source, **how: real(source, offload_folder=str(tmp_path / "disk"), **how))
+    monkeypatch.setattr(models, "weights_hash", lambda model: "elsewhere")
+    loaded = models.load(place, dtype="float32", device="cpu")
+    assert loaded.model.hf_device_map["model.layers.1"] == "disk" and next(loaded.model.model.layers[1].parameters()).is_meta
+    np.testing.assert_allclose(nll(loaded), nll(llama), rtol=0, atol=1e-6)
+
+
+def test_a_model_that_does_not_fit(tmp_path, monkeypatch, llama):
+    place = save(tmp_path / "mine", llama.model, llama.tokenizer)
+    def full(source, **options): raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(models.ModelError, match="does not fit into the memory of cpu in float32; take a smaller dtype"):
+        models.load(place, dtype="float32", device="cpu")
+
+
+def write_gguf(path, model, tokenizer, tensors: int = 0) -> None:
+    "A Llama model as a GGUF file, or several with so many tensors each, written with the gguf library."
     import gguf
 
-    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    config, writer = model.config, gguf.GGUFWriter(path, "llama", split_max_tensors=tensors)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -207,3 +402,18 @@ def test_a_gguf_file(tmp_path):
     ids = encode(TEXT, original.tokenizer)
     np.testing.assert_allclose(kernels.score_tokens(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
     assert encode(TEXT, loaded.tokenizer).ids.tolist() == ids.ids.tolist()
+
+
+def test_a_gguf_in_several_files(tmp_path):
+    "Written by the gguf library in shards; named by any of them; one that is missing is said."
+    original = models.load("tiny-llama", dtype="float32", device="cpu")
+    write_gguf(tmp_path / "tiny.gguf", original.model, original.tokenizer, tensors=8)
+    files = sorted(tmp_path.glob("*.gguf"))
+    assert [path.name for path in files] == [f"tiny-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
+    loaded = models.load(str(files[1]), dtype="float32", device="cpu")
+    np.testing.assert_allclose(nll(loaded), nll(original), rtol=0, atol=1e-5)
+    assert loaded.name == str(files[0])
+    assert models.load_tokenizer(str(files[0]))(TEXT).input_ids == original.tokenizer(TEXT).input_ids
+    files[2].unlink()
+    with pytest.raises(models.ModelError, match=r"1 are missing \(tiny-00003-of-00003.gguf\)"):
+        models.load(str(files[0]), dtype="float32", device="cpu")

@@ -4,7 +4,7 @@ import os
 import pandas as pd
 import pytest
 
-from psych201 import arms, cards, data, models, organism, score
+from psych201 import arms, cards, data, loading, models, organism, score
 from psych201.runner import run_notebook
 
 OPTIMAL, PEOPLE = cards.SHIPPED_PAIRS
@@ -37,7 +37,7 @@ def test_post_training_to_people_is_more_human_like(effects, arm):
 def test_shipped_models_are_small_and_described():
     for name in cards.SHIPPED:
         model = models.load(name, device="cpu")
-        size = sum(path.stat().st_size for path in models.shipped_folder(name).iterdir())
+        size = sum(path.stat().st_size for path in loading.shipped_folder(name).iterdir())
         assert size < 1e6 and not model.card.guessed and model.card.size_b < 0.001
 
 

@@ -264,7 +264,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
     assert {name for name in old if old[name] != new[name]} == {key}
 
 
-@pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "chats", "wordings", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "models", "fused", "head", "predictions", "continuations",
+@pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "chats", "wordings", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "quantised", "loading", "adapters", "models", "fused", "head", "predictions", "continuations",
                                     "kernels", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = identities.source_hash.__wrapped__()

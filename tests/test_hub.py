@@ -1,0 +1,128 @@
+"""Models from a hub: a small one on this machine, to which the real client of the Hugging Face hub talks."""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import peft
+import pytest
+
+from psych201 import weights
+
+FIRST, SECOND = "1" * 40, "2" * 40  # commits of the model
+GATED = "meta-llama/Llama-3.1-8B"
+
+
+class Hub(BaseHTTPRequestHandler):
+    "The part of the hub's protocol that loading a model uses: what a repository holds, and its files by commit."
+    repositories: dict[str, dict[str, Path]]  # owner/name -> revision -> folder
+
+    def log_message(self, *arguments): self.server.asked.append(self.path)
+
+    def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        parts = self.path.split("?")[0].strip("/").split("/")
+        api = parts[:2] == ["api", "models"]
+        owner, name, *more = parts[2:] if api else parts
+        repository = self.server.repositories.get(f"{owner}/{name}")
+        if repository is None:
+            return self.answer(401, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+        revision = more[1] if len(more) > 1 else "main"
+        commit = {"main": SECOND, "v1": FIRST}.get(revision, revision)
+        if commit not in repository:
+            return self.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message=f"Invalid rev id: {revision}")
+        folder = repository[commit]
+        if api and len(more) > 2:  # a folder inside
+            return self.answer(404, X_Error_Code="EntryNotFound")
+        if api:
+            files = [{"type": "file", "path": path.name, "rfilename": path.name, "size": path.stat().st_size, "oid": "0" * 40} for path in sorted(folder.iterdir())]
+            said = files if more[:1] == ["tree"] else {"id": f"{owner}/{name}", "sha": commit, "siblings": files}
+            return self.answer(200, json.dumps(said).encode(), Content_Type="application/json")
+        if f"{owner}/{name}" == GATED:
+            return self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="Access to this model is restricted")
+        if not (path := folder / "/".join(more[2:])).is_file():
+            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        content = path.read_bytes()
+        self.answer(200, content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=commit)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    "A hub with a model in two versions, an adapter on it, and a gated model."
+    root = tmp_path_factory.mktemp("hub")
+    for commit, seed in ((FIRST, 1), (SECOND, 2)):
+        model, tokenizer = weights.make_tiny("tiny-llama", seed=seed)
+        model.save_pretrained(root / commit)
+        tokenizer.save_pretrained(root / commit)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapter = peft.get_peft_model(weights.make_tiny("tiny-llama", seed=1)[0], config)
+    adapter.peft_config["default"].base_model_name_or_path, adapter.peft_config["default"].revision = "lab/model", "v1"
+    adapter.save_pretrained(root / "adapter", save_embedding_layers=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.asked = []
+    server.repositories = {"lab/model": {FIRST: root / FIRST, SECOND: root / SECOND}, "lab/adapter": {SECOND: root / "adapter"}, GATED: {SECOND: root / SECOND}}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def load(hub, cache: Path, *names: str, **environment: str) -> list:
+    "What a process that knows this hub makes of models: [name, revision, first weight], or what it says instead; NAME@REVISION."
+    code = textwrap.dedent("""
+        import json, sys
+        from psych201 import models
+        for name in sys.argv[1:]:
+            name, _, revision = name.partition("@")
+            try:
+                loaded = models.load(name, device="cpu", dtype="float32", revision=revision or None)
+                said = [loaded.name, loaded.revision, loaded.model.model.embed_tokens.weight[5, 0].item()]
+            except models.ModelError as error:
+                said = str(error)
+            print(json.dumps(said))
+    """)
+    address = f"http://127.0.0.1:{hub.server_address[1]}"
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment}
+    done = subprocess.run([sys.executable, "-c", code, *names], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_model_of_the_hub_in_two_versions_and_offline(hub, tmp_path):
+    "The newest, a tag, a commit, and an adapter that names base and revision; then from the cache alone."
+    asked = ("lab/model", "lab/model@v1", f"lab/model@{SECOND}", "lab/adapter")
+    found = load(hub, tmp_path, *asked)
+    first, second = (weights.make_tiny("tiny-llama", seed=seed)[0].model.embed_tokens.weight[5, 0].item() for seed in (1, 2))
+    assert found[:3] == [["lab/model", SECOND, second], ["lab/model", FIRST, first], ["lab/model", SECOND, second]]
+    assert len(found[3]) == 3, found[3]
+    name, revision, weight = found[3]
+    assert (name, revision.split("+")[0], len(revision), weight) == ("lab/adapter", FIRST, 105, first)
+    hub.asked.clear()
+    assert load(hub, tmp_path, *asked, HF_HUB_OFFLINE="1") == found
+    assert hub.asked == []
+    offline, = load(hub, tmp_path / "empty", "lab/model", HF_HUB_OFFLINE="1")
+    assert "no folder lab/model here, and from the Hugging Face hub it could not be loaded" in offline and "hf download lab/model" in offline
+
+
+def test_what_the_hub_refuses(hub, tmp_path):
+    "A gated model, one that is not there, one whose name is mistyped, and a revision that is not there: one sentence and a way out each."
+    gated, missing, mistyped, revision = load(hub, tmp_path, GATED, "lab/other", "Qwen/qwen3-8B", "lab/model@v9")
+    address = f"http://127.0.0.1:{hub.server_address[1]}"
+    assert gated == (f"The model {GATED} is gated: ask for access on {address}/{GATED}, then log in with `hf auth login` (or set HF_TOKEN) "
+                     "as somebody who has it, and try again.")
+    assert "no folder lab/other here, and on the Hugging Face hub no model of that name" in missing and "hf auth login" in missing
+    assert "Did you mean Qwen/Qwen3-8B" in mistyped
+    assert revision.startswith("The model lab/model has no revision 'v9' on the hub") and f"{address}/lab/model" in revision
