@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'FEW', 'PAIRED', 'PAIRED_MEANS', 'paired_responses', 'paired_differences', 'by_person', 'people_interval',
-           'paired_effects', 'paired_means', 'known_interval']
+           'paired_effects', 'paired_means', 'mean_of_people', 'known_interval']
 
 # %% ../nbs/10e_paired.ipynb #imports
 from collections.abc import Iterable
@@ -105,12 +105,17 @@ def paired_means(
         wanted, people = scores.filter(pl.col("model").is_in([post, base])), by_person(paired_differences(scores, post, base))
         responses = int(people["responses"].sum())
         rows.append({"post": post, "base": base, "studies": people["study"].n_unique(), "responses": responses,
-                     "dropped": wanted.select(RESPONSE).n_unique() - responses, **_mean_over(people, draws, seed, level),
+                     "dropped": wanted.select(RESPONSE).n_unique() - responses, **mean_of_people(people, draws, seed, level),
                      "dtype": " and ".join(wanted["dtype"].drop_nulls().unique().sort()), "warning": differing(conditions, [post, base])})
     return pl.DataFrame(rows, schema=PAIRED_MEANS)
 
 # %% ../nbs/10e_paired.ipynb #mean-over
-def _mean_over(people: pl.DataFrame, draws: int, seed: int, level: float) -> dict:
+def mean_of_people(
+    people: pl.DataFrame,  # one row a person: study, difference, responses
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict:  # participants, difference and its intervals, as in PAIRED_MEANS; those that are known
     "The mean over studies and its intervals, from one row a person."
     studies = people_of(people.rename({"difference": "mean", "responses": "n"}))
     if not studies:
