@@ -53,7 +53,7 @@ def config_hash(
 
 # %% ../nbs/08b_identities.ipynb #source-hash
 MAKES_NUMBERS = ("transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "tokens", "published", "chats", "wordings", "formats", "weights", "attend",
-                 "attention", "mixed", "compiled", "quantised", "loading", "adapters", "models", "fused", "head", "predictions", "continuations", "kernels", "identities", "scorers")  # modules
+                 "attention", "mixed", "compiled", "quantised", "loading", "adapters", "models", "fused", "head", "predictions", "continuations", "kernels", "alike", "identities", "scorers")  # modules
 
 
 @lru_cache

@@ -9,7 +9,7 @@ __all__ = ['Predicted', 'logits_at', 'logits_in_blocks', 'Words', 'head_of', 'ca
 import inspect
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from .attention import NAME, packed, packed_positions
+from .attention import NAME, Branch, branch_positions, branched, packed, packed_positions
 from .fused import available
 from .head import Head, TokenStatistics, find_head, join_statistics, linear_logprob, logprobs_of, token_statistics
 
@@ -98,12 +98,36 @@ def _by_own_logits(model: torch.nn.Module, ids: np.ndarray, positions: np.ndarra
         begin += len(logits)
     return join_statistics(parts), [*map(torch.cat, further)]
 
+# %% ../nbs/07b_predictions.ipynb #beside
+_MASKED = 512  # tokens of the ways that a mask holds, one way at least
+
+
+def _branches(ends: Sequence[int], shared: int) -> list[Branch]:
+    "The ways in which a text goes on, in groups."
+    groups = [[]]
+    for length in np.diff([shared, *ends]).tolist():
+        if groups[-1] and sum(groups[-1]) + length > _MASKED:
+            groups.append([])
+        groups[-1].append(length)
+    return [Branch(shared, tuple(group)) for group in groups]
+
+
+def _beside(ends: Sequence[int], shared: int):
+    "A context in which an input holds several texts, and the positions of their tokens; None for those of one text."
+    if len(ends) < 2:
+        return nullcontext(), None
+    if not shared:
+        return packed(ends), packed_positions(ends)
+    branches = _branches(ends, shared)
+    return branched(shared, branches), branch_positions(shared, branches)
+
 # %% ../nbs/07b_predictions.ipynb #head-statistics
 @torch.inference_mode()
-def _by_head(model: torch.nn.Module, head: Head, ids: np.ndarray, positions: np.ndarray, asked: list[Words], ends=()) -> Predicted:
-    "The same from the hidden states of its body; `ends` as in predict."
-    place = {"position_ids": packed_positions(ends)[None].to(model.device)} if len(ends) > 1 else {}
-    with packed(ends if len(ends) > 1 else ()):
+def _by_head(model: torch.nn.Module, head: Head, ids: np.ndarray, positions: np.ndarray, asked: list[Words], ends=(), shared: int = 0) -> Predicted:
+    "The same from the hidden states of its body; `ends` and `shared` as in predict."
+    beside, place = _beside(ends, shared)
+    place = {} if place is None else {"position_ids": place[None].to(model.device)}
+    with beside:
         body = model.base_model(input_ids=torch.from_numpy(ids)[None].to(model.device), use_cache=False, **place)
     hidden = body.last_hidden_state[0, torch.from_numpy(positions - 1).to(body.last_hidden_state.device)]
     found = linear_logprob(head, hidden, torch.from_numpy(ids[positions]))
@@ -169,9 +193,10 @@ def predict(
     positions: np.ndarray,  # (positions,) of the tokens that are scored, 1 at least
     asked: list[Words] = (),  # further words at some of the positions
     ends: Sequence[int] = (),  # after the last token of each text, where ids hold several; only if can_pack
+    shared: int = 0,  # tokens with which they all begin, and which stand only once, before the first of them
 ) -> Predicted:
     "What a model gave to the tokens at the chosen positions, and to further words there."
     head = head_of(model, ids)
     if len(ends) > 1:
-        return _by_head(model, head, ids, positions, asked, ends)
+        return _by_head(model, head, ids, positions, asked, ends, shared)
     return _by_head(model, head, ids, positions, asked) if head else _by_own_logits(model, ids, positions, asked)

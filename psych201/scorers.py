@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import polars as pl
 
+from .alike import score_sessions
 from .formats import check_format_with, format_readings
 from .identities import model_identity, token_limit
-from .kernels import ResponseScores, score_batch
+from .kernels import ResponseScores
 from .models import LanguageModel
 from .pieces import Reading, readings_digest
 from .published import check_rule, encode_by
@@ -212,14 +213,11 @@ def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Itera
     "The rows of each transcript, with encoding ahead of the forward pass."
     waiting: deque = deque()
 
-    def texts() -> Iterator[Tokens]:
+    def sessions() -> Iterator[list[Tokens]]:
         for reads in ahead(scorer.encoded, transcripts):
             waiting.append(reads)
-            yield from (read.tokens for read in reads)
+            yield [read.tokens for read in reads]
 
-    scores, identity = score_batch(scorer.language_model.model, texts(), scorer.budget), scorer.identity()
-    for transcript in transcripts:
-        first = [next(scores)]  # only then its readings are known
-        reads = waiting.popleft()
-        found = first + [next(scores) for _ in reads[1:]]
-        yield response_rows(scorer, transcript, _join(transcript.responses, found, reads), identity)
+    scores, identity = score_sessions(scorer.language_model.model, sessions(), scorer.budget), scorer.identity()
+    for transcript, found in zip(transcripts, scores):
+        yield response_rows(scorer, transcript, _join(transcript.responses, found, waiting.popleft()), identity)

@@ -265,7 +265,7 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
 
 
 @pytest.mark.parametrize("module", ["transcripts", "pieces", "trials", "ablations", "readings", "fields", "interviews", "chats", "wordings", "formats", "identities", "tokens", "weights", "attend", "attention", "mixed", "compiled", "quantised", "loading", "adapters", "models", "fused", "head", "predictions", "continuations",
-                                    "kernels", "scorers", "published"])
+                                    "kernels", "alike", "scorers", "published"])
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
     before = identities.source_hash.__wrapped__()
     read = Path.read_bytes
