@@ -1,5 +1,6 @@
 """Our attention gives what transformers' own gives, for every kind of model it is used with; the others keep theirs."""
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +8,9 @@ import torch
 import transformers
 
 from conftest import SMALL, random_model
-from psych201 import attend, attention
+from psych201 import alike, attend, attention, kernels, predictions
 from psych201.mixed import is_mixed, to_mixed
+from psych201.tokens import Tokens
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
 MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
@@ -107,6 +109,28 @@ def test_branches(name):
             alone = logprobs(model, torch.cat([ids[: branch.seen], way]))[branch.seen :]
             np.testing.assert_allclose(together[begin : begin + len(way)], alone, rtol=0, atol=1e-4)
             begin += len(way)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_texts_that_begin_alike(name, monkeypatch):
+    "What they share is read once, below, at and above the window; each gets what it gets alone, also where its own part is long."
+    model, generator = build(name), torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randint(3, WORDS, (n,), generator=generator).numpy()
+    for shared in (WINDOW - 1, WINDOW + 40, 150):
+        begin, texts = draw(shared), []
+        for own in (4, 9, 30, 6, 12):
+            ids = np.concatenate([begin, draw(own)])
+            texts += [Tokens(ids, np.array([len(ids) - 2]), np.array([len(ids)]), np.array([len(ids)]))]
+        texts += [replace(texts[-1], ids=np.concatenate([texts[-1].ids[:-1], draw(1)])) for _ in range(2)]  # the same but for the answer
+        for masked in (512, 16):
+            monkeypatch.setattr(predictions, "_MASKED", masked)
+            together, calls = alike.score_alike(model, texts), []
+            with monkeypatch.context() as patch:
+                patch.setattr(alike, "score_batch", lambda *given: calls.append(1) or kernels.score_batch(*given))
+                alike.score_alike(model, texts)
+            alone = list(kernels.score_batch(model, texts, 0))
+            np.testing.assert_allclose([one.nll for one in together], [one.nll for one in alone], rtol=0, atol=2e-4)
+            assert len(calls) < len(texts) and np.std([one.nll for one in alone]) > 0.1
 
 
 @pytest.mark.parametrize("name", OWN)

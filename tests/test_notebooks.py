@@ -11,6 +11,7 @@ import pytest
 
 from psych201 import data, score, shards, store
 from psych201.cards import card
+from psych201.names import BASELINE_NAMES
 from psych201.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
@@ -31,6 +32,7 @@ PARAMETERS = {
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
     "published": {"width": 89.0},
     "formats": {"models": ["tiny-gemma"], "sources": ["sample"]},
+    "controls": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"], "transcripts": 2, "draws": 100},
     "describe": {"sources": ["sample"], "embedding": "tfidf"},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"]},
@@ -71,7 +73,7 @@ def test_an_analysis_runs(path, tmp_path, scored):
     given = {"output": str(tmp_path), **PARAMETERS[path.stem]}
     if path.stem == "rules":
         del given["output"]
-    if "output" in given and "models" in given and path.stem != "formats":
+    if "output" in given and "models" in given and path.stem not in ("formats", "controls"):
         given["data"] = str(scored)
     if path.stem == "score_model":
         given["scores"] = str(tmp_path / "scores")
@@ -91,6 +93,16 @@ def test_an_analysis_runs(path, tmp_path, scored):
         name, columns, length = TABLES[path.stem]
         table = pl.read_csv(tmp_path / name)
         assert len(table) == length and {"participants", "responses", *columns} <= set(table.columns)
+    if path.stem == "controls":
+        means, shared, against, sensitivity = (pl.read_csv(tmp_path / name) for name in (
+            "figures/controls.csv", "tables/shared.csv", "tables/against.csv", "tables/sensitivity.csv"))
+        conditions = 2 * 6 + len(BASELINE_NAMES)
+        assert shared["conditions"].to_list() == [conditions] * 2 and shared["responses"].to_list() == [80, 48] and len(means) == 3 * conditions
+        plain = means.filter(pl.col("format") == "plain", pl.col("study") == "all studies")
+        of = dict(plain.select("model", "mean_nll").iter_rows())
+        for post, base, difference in against.select("post", "base", "difference").iter_rows():
+            assert difference == pytest.approx(of[post] - of[base], abs=1e-9)
+        assert sensitivity.select("subject", "format").n_unique() == 10 and (tmp_path / "figures" / "learning_curves.png").exists()
     if path.stem == "chance":
         rows, means, items = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("chance", "chance_by_domain", "distributions"))
         assert means["studies"].to_list() == [2, 2] and means["responses"].to_list() == [128, 128]
