@@ -130,6 +130,8 @@ def test_texts_that_begin_alike(name, monkeypatch):
                 alike.score_alike(model, texts)
             alone = list(kernels.score_batch(model, texts, 0))
             np.testing.assert_allclose([one.nll for one in together], [one.nll for one in alone], rtol=0, atol=2e-4)
+            alike_to_the_end = alike.score_alike(model, texts[-3:])
+            np.testing.assert_allclose([one.nll for one in alike_to_the_end], [one.nll for one in alone[-3:]], rtol=0, atol=2e-4)
             assert len(calls) < len(texts) and np.std([one.nll for one in alone]) > 0.1
 
 
