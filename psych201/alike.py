@@ -7,14 +7,13 @@ __all__ = ['score_alike', 'score_sessions']
 
 # %% ../nbs/07g_alike.ipynb #alike-imports
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 import torch
 
 # %% ../nbs/07g_alike.ipynb #alike-imports-2
-from .kernels import ResponseScores, score_batch, score_tokens, split_scores
+from .kernels import ResponseScores, join_texts, score_batch, score_tokens, split_scores
 from .predictions import can_pack
 from .tokens import Tokens
 
@@ -48,15 +47,6 @@ def _families(texts: Sequence[Tokens], room: int) -> Iterator[tuple[int, list[To
     if family:
         yield (shared if len(family) > 1 else 0), family
 
-# %% ../nbs/07g_alike.ipynb #joined
-def _joined(family: list[Tokens], shared: int) -> tuple[Tokens, list[int]]:
-    "Texts with a common beginning as one, and where the part of each ends."
-    ends = shared + np.cumsum([len(tokens) - shared for tokens in family])
-    places = {name: np.concatenate([getattr(tokens, name) + end - len(tokens) for tokens, end in zip(family, ends)]) for name in ("start", "end", "close")}
-    marked = None if family[0].marked is None else np.concatenate([tokens.marked for tokens in family])
-    ids = np.concatenate([family[0].ids[:shared], *(tokens.ids[shared:] for tokens in family)])
-    return replace(family[0], ids=ids, marked=marked, **places), ends.tolist()
-
 # %% ../nbs/07g_alike.ipynb #score-alike
 def score_alike(
     model: torch.nn.Module,  # causal language model of transformers, in eval mode
@@ -69,7 +59,7 @@ def score_alike(
     found = []
     for shared, family in _families(texts, max(budget or 0, _ROOM)):
         if shared:
-            found += split_scores(score_tokens(model, *_joined(family, shared), shared), [len(text.start) for text in family])
+            found += split_scores(score_tokens(model, *join_texts(family, shared), shared), [len(text.start) for text in family])
         else:
             found += score_batch(model, family, budget)
     return found
