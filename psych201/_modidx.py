@@ -675,6 +675,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'psych201.loading._failure': ('loading.html#_failure', 'psych201/loading.py'),
                                   'psych201.loading._from_pretrained': ('loading.html#_from_pretrained', 'psych201/loading.py'),
                                   'psych201.loading._model_of': ('loading.html#_model_of', 'psych201/loading.py'),
+                                  'psych201.loading._try': ('loading.html#_try', 'psych201/loading.py'),
                                   'psych201.loading.find_device': ('loading.html#find_device', 'psych201/loading.py'),
                                   'psych201.loading.is_whole': ('loading.html#is_whole', 'psych201/loading.py'),
                                   'psych201.loading.load_weights': ('loading.html#load_weights', 'psych201/loading.py'),

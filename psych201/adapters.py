@@ -113,6 +113,7 @@ def with_adapter(
         _grow(model, folder)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # raised below, with the way out
+            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
             whole = peft.PeftModel.from_pretrained(model, str(folder))
         if whole.active_peft_config.is_prompt_learning:
             raise ValueError(f"it is of the kind {whole.active_peft_config.peft_type.value}, which is no part of the weights")

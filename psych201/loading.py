@@ -19,7 +19,7 @@ import transformers
 # %% ../nbs/06f_loading.ipynb #loading-imports-2
 from .cards import PACKAGED, SHIPPED, ModelError
 from .hub import find_commit, hub_failure, no_bars
-from .quantised import DTYPES, QUANTISED, quantisation
+from .quantised import DTYPES, QUANTISED, quantisation, quantised_as
 from .weights import TINY, from_gguf, gguf_tokenizer, make_tiny, unpacked
 
 # %% ../nbs/06f_loading.ipynb #how-class
@@ -113,6 +113,12 @@ def pinned(
         raise ModelError(f"The folder {place} holds no config.json; give the folder of one model, or a .gguf file.")
     return replace(how, revision=None)
 
+# %% ../nbs/06f_loading.ipynb #try
+@torch.inference_mode()
+def _try(model: torch.nn.Module) -> None:
+    "Reads three tokens; raises what a model cannot do."
+    model(input_ids=torch.tensor([[1, 2, 3]], device=model.device), use_cache=False)
+
 # %% ../nbs/06f_loading.ipynb #from-pretrained
 def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
     "(model, tokenizer) from a folder or the hub; raises `ModelError` with the ways out."
@@ -124,6 +130,8 @@ def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
     try:
         model = _model_of(source, how.source, dtype=DTYPES[how.dtype], **options)
         _check_spread(name, model)
+        if quantised_as(model):
+            _try(model)
         return model, transformers.AutoTokenizer.from_pretrained(source, **how.source)
     except (OSError, ValueError, ImportError, RuntimeError, AssertionError, pickle.UnpicklingError) as error:
         raise ModelError(_failure(name, how, error)) from error

@@ -6,12 +6,15 @@
 __all__ = ['QUANTISED', 'DTYPES', 'quantisation', 'quantised_as']
 
 # %% ../nbs/06e_quantised.ipynb #quantised-imports
+import logging
+
 import torch
 import transformers
 
 from .settings import DTYPE_NAMES
 
 # %% ../nbs/06e_quantised.ipynb #dtypes
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it announces each product that it casts
 QUANTISED = ("int8", "nf4")  # of the names of dtypes, those that bitsandbytes makes
 _LOADED = {"mixed": torch.float32} | dict.fromkeys(QUANTISED, torch.bfloat16)
 DTYPES = {name: _LOADED.get(name) or getattr(torch, name) for name in DTYPE_NAMES}  # name -> dtype of the weights as they are loaded
