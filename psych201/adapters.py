@@ -24,12 +24,13 @@ from .loading import is_whole
 def read_adapter(
     place: str,  # built-in name, .gguf file, folder or hub id
     revision: str | None = None,  # commit, for the hub
+    cached: bool = False,  # True: the hub does not answer
 ) -> dict | None:  # its configuration; None: this is a whole model
     "What an adapter says of itself."
     source = Path(place).expanduser()
     if is_whole(place) or (source / "config.json").exists():
         return None
-    found = find_adapter_config_file(str(source) if source.is_dir() else place, revision=revision)
+    found = find_adapter_config_file(str(source) if source.is_dir() else place, revision=revision, local_files_only=cached)
     return found and json.loads(Path(found).read_text(encoding="utf-8"))
 
 # %% ../nbs/06g_adapters.ipynb #base-of
@@ -49,11 +50,12 @@ _FILES = ["adapter_*", "*.json", "*.jinja", "*.model", "*.txt"]  # of an adapter
 def adapter_folder(
     place: str,  # folder or hub id of an adapter
     revision: str | None = None,  # commit, for the hub
+    cached: bool = False,  # True: the hub does not answer
 ) -> Path:
     "The folder of an adapter, fetched if need be; raises `ModelError`."
     folder = Path(place).expanduser()
     try:
-        folder = folder if folder.is_dir() else Path(snapshot_download(place, revision=revision, allow_patterns=_FILES))
+        folder = folder if folder.is_dir() else Path(snapshot_download(place, revision=revision, allow_patterns=_FILES, local_files_only=cached))
     except Exception as error:  # the client raises many kinds
         raise ModelError(hub_failure(place, error, revision)) from error
     if not any(folder.glob("adapter_model.*")):

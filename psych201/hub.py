@@ -6,6 +6,7 @@
 __all__ = ['no_bars', 'hub_failure', 'find_commit']
 
 # %% ../nbs/06_hub.ipynb #hub-imports
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,15 +92,14 @@ def _fetched_commit(name: str, revision: str | None) -> str:
 def find_commit(
     name: str,  # owner/name
     revision: str | None = None,  # branch, tag or commit; None: the newest
-) -> str:  # 40 hexadecimal digits
+) -> tuple[str, bool]:  # 40 hexadecimal digits; True: only the cache is there to load from
     "The commit of a model on the hub, or in its cache; raises `ModelError` if neither has it."
-    cached = _cached_commit(name, revision)
-    if cached and cached == revision:
-        return cached
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
-        return _fetched_commit(name, revision)
+        return _fetched_commit(name, revision), False
     except Exception as error:  # the client raises many kinds: no network, offline, no such model, no access
-        if cached:
-            return cached
-        raise ModelError(hub_failure(name, error, revision)) from error
+        if not (cached := _cached_commit(name, revision)):
+            raise ModelError(hub_failure(name, error, revision)) from error
+        if not constants.HF_HUB_OFFLINE:
+            print(f"{constants.ENDPOINT} does not give {name} ({type(error).__name__}); it is taken from the cache, commit {cached}.", file=sys.stderr, flush=True)
+        return cached, True

@@ -30,11 +30,12 @@ class Loading:
     device: str = "cpu"  # as find_device takes it
     revision: str | None = None  # branch, tag or commit on the hub; None: the newest
     trust_remote_code: bool = False  # True: code that comes with the model may run
+    cached: bool = False  # True: the hub does not answer, its cache has the model
 
     @property
     def source(self) -> dict:
         "What configuration, weights and tokenizer are asked with."
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **({"local_files_only": True} if self.cached else {})}
 
 # %% ../nbs/06f_loading.ipynb #find-device
 def find_device(
@@ -108,10 +109,11 @@ def pinned(
     "The same, with a commit where the place is on the hub, and no revision elsewhere; raises `ModelError` where there is no model."
     folder = Path(place).expanduser()
     if not is_whole(place) and not folder.is_dir():
-        return replace(how, revision=find_commit(place, how.revision))
+        commit, cached = find_commit(place, how.revision)
+        return replace(how, revision=commit, cached=cached)
     if folder.is_dir() and not any((folder / file).exists() for file in ("config.json", "adapter_config.json")):
         raise ModelError(f"The folder {place} holds no config.json; give the folder of one model, or a .gguf file.")
-    return replace(how, revision=None)
+    return replace(how, revision=None, cached=False)
 
 # %% ../nbs/06f_loading.ipynb #try
 @torch.inference_mode()

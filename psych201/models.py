@@ -87,7 +87,7 @@ def _parts_of(place: str, how: Loading) -> tuple[str, Loading] | None:
     base, adapter = base_and_adapter(place)
     if base:
         return base, replace(how, revision=None)
-    described = read_adapter(place, how.revision)
+    described = read_adapter(place, how.revision, how.cached)
     return described and (base_of(adapter, described), replace(how, revision=described.get("revision")))
 
 # %% ../nbs/06_models.ipynb #assembled
@@ -99,7 +99,7 @@ def _assembled(place: str, how: Loading) -> tuple[torch.nn.Module, object, str]:
         revision = how.revision or weights_hash(model)
         return model, tokenizer, revision + (f"+{code}" if (code := own_code(model)) else "")
     model, tokenizer, revision = _assembled(*parts)
-    folder = adapter_folder(base_and_adapter(place)[1], how.revision)
+    folder = adapter_folder(base_and_adapter(place)[1], how.revision, how.cached)
     model = with_adapter(model, folder, DTYPES[how.dtype] == torch.float32 and not quantised_as(model))
     tokenizer = load_words(str(folder), how) if has_words(folder) else tokenizer
     return model, tokenizer, f"{revision}+{adapter_hash(folder)}"
@@ -113,7 +113,7 @@ def load_tokenizer(
     "The tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
     place, how = name_and_place(check_name(name))[1], Loading(revision=revision, trust_remote_code=trust_remote_code)
     while (parts := _parts_of(place, how := pinned(base_and_adapter(place)[1], how))) is not None:
-        folder = adapter_folder(base_and_adapter(place)[1], how.revision)
+        folder = adapter_folder(base_and_adapter(place)[1], how.revision, how.cached)
         if has_words(folder):
             return load_words(str(folder), how)
         place, how = parts

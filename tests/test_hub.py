@@ -40,7 +40,7 @@ class Hub(BaseHTTPRequestHandler):
         if repository is None:
             return self.answer(401, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
         revision = more[1] if len(more) > 1 else "main"
-        commit = {"main": SECOND, "v1": FIRST}.get(revision, revision)
+        commit = self.server.names.get(revision, revision)
         if commit not in repository:
             return self.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message=f"Invalid rev id: {revision}")
         folder = repository[commit]
@@ -73,7 +73,7 @@ def hub(tmp_path_factory):
     adapter.peft_config["default"].base_model_name_or_path, adapter.peft_config["default"].revision = "lab/model", "v1"
     adapter.save_pretrained(root / "adapter", save_embedding_layers=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []
+    server.asked, server.names = [], {"main": SECOND, "v1": FIRST}
     server.repositories = {"lab/model": {FIRST: root / FIRST, SECOND: root / SECOND}, "lab/adapter": {SECOND: root / "adapter"}, GATED: {SECOND: root / SECOND}}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -115,6 +115,16 @@ def test_a_model_of_the_hub_in_two_versions_and_offline(hub, tmp_path):
     assert hub.asked == []
     offline, = load(hub, tmp_path / "empty", "lab/model", HF_HUB_OFFLINE="1")
     assert "no folder lab/model here, and from the Hugging Face hub it could not be loaded" in offline and "hf download lab/model" in offline
+
+
+def test_a_branch_that_moves(hub, tmp_path, monkeypatch):
+    "The newest revision is that of now, whatever the cache has; without an answer it is that of the cache."
+    before, = load(hub, tmp_path, "lab/model")
+    monkeypatch.setitem(hub.names, "main", FIRST)
+    after, = load(hub, tmp_path, "lab/model")
+    assert (before[1], after[1]) == (SECOND, FIRST) and before[2] != after[2]
+    again, commit = load(hub, tmp_path, "lab/model", f"lab/model@{SECOND}", HF_ENDPOINT="http://127.0.0.1:9")
+    assert (again, commit) == (after, before)
 
 
 def test_what_the_hub_refuses(hub, tmp_path):

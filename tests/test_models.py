@@ -74,8 +74,8 @@ def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     "The hub path asks transformers for the id and the revision, and keeps the commit."
     model, tokenizer = weights.make_tiny("tiny-llama")
     asked = []
-    monkeypatch.setattr(loading, "find_commit", lambda name, revision: {"v1": "0123abcd"}[revision])
-    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, revision: None)
+    monkeypatch.setattr(loading, "find_commit", lambda name, revision: ({"v1": "0123abcd"}[revision], False))
+    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, **how: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append((source, options)) or model)
@@ -127,8 +127,8 @@ def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(loading, "find_commit", lambda name, revision: "0123abcd")
-    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, revision: None)
+    monkeypatch.setattr(loading, "find_commit", lambda name, revision: ("0123abcd", False))
+    monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, **how: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append(options) or model)
