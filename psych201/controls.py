@@ -105,7 +105,7 @@ def _panels_of(table: pd.DataFrame, most: int) -> list[str]:
 def _title(part: pd.DataFrame, room: float) -> str:
     "The name of a study, and what stands behind its points."
     counts = counts_line(part if part["study"].iloc[0] == ALL else part.drop(columns="studies"))
-    return f"{wrapped(part['study'].iloc[0], room, 7)}\n{wrapped(counts, room, 6)}"
+    return f"{wrapped(part['study'].iloc[0], room, 6)}\n{wrapped(counts, room, 6)}"
 
 # %% ../nbs/11b_controls.ipynb #draw-controls
 def draw_controls(
@@ -123,9 +123,9 @@ def draw_controls(
         for axes, study in zip(panels.flat, studies):
             part = marked[marked["study"] == study]
             _panel(axes, part, rows)
-            axes.set_title(_title(part, (width - 1.1) / columns - 0.1), fontsize=7)
+            axes.set_title(_title(part, (width - 1.1) / columns - 0.1), fontsize=6.5)
             axes.set_yticks(range(len(rows)), _labels(rows), fontsize=6)
-        for tick, key in zip(panels[0, 0].get_yticklabels(), rows):
+        for tick, key in [pair for axes in panels[:, 0] for pair in zip(axes.get_yticklabels(), rows)]:
             tick.set_fontweight("bold" if key and key[1] == "plain" and not _is_baseline(key) else "normal")
         figure.supxlabel("Mean NLL in nats per response" + computed_in(table), fontsize=8)
         legend(figure, set(marked["type"]), hollow=False, lines=False)

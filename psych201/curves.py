@@ -54,7 +54,7 @@ def learning_curves(
     with canvas(lines, columns, width, 0.6 + 1.7 * lines) as (figure, panels):
         for axes, study in zip(panels.flat, studies):
             _curve_panel(axes, curves[curves["study"] == study], looks)
-            axes.set_title(wrapped(study, width / columns - 0.3), fontsize=7)
+            axes.set_title(wrapped(study, width / columns - 0.2, 6), fontsize=6.5)
         figure.supxlabel("Earlier responses of the session", fontsize=8)
         figure.supylabel("Mean NLL (nats per response)", fontsize=8)
         handles = [panels[0, 0].plot([], [], color=colour, linestyle=line, label=name)[0] for (colour, line), name in zip(looks.values(), short_names(list(looks)))]
