@@ -74,7 +74,7 @@ def hub(tmp_path_factory):
     adapter.save_pretrained(root / "adapter", save_embedding_layers=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked, server.names = [], {"main": SECOND, "v1": FIRST}
-    server.repositories = {"lab/model": {FIRST: root / FIRST, SECOND: root / SECOND}, "lab/adapter": {SECOND: root / "adapter"}, GATED: {SECOND: root / SECOND}}
+    server.repositories = {"lab/model": {FIRST: root / FIRST, SECOND: root / SECOND}, "lab/adapter": {commit: root / "adapter" for commit in (FIRST, SECOND)}, GATED: {SECOND: root / SECOND}}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -103,13 +103,14 @@ def load(hub, cache: Path, *names: str, **environment: str) -> list:
 
 def test_a_model_of_the_hub_in_two_versions_and_offline(hub, tmp_path):
     "The newest, a tag, a commit, and an adapter that names base and revision; then from the cache alone."
-    asked = ("lab/model", "lab/model@v1", f"lab/model@{SECOND}", "lab/adapter")
+    asked = ("lab/model", "lab/model@v1", f"lab/model@{SECOND}", "lab/adapter", "lab/model+lab/adapter@v1")
     found = load(hub, tmp_path, *asked)
     first, second = (weights.make_tiny("tiny-llama", seed=seed)[0].model.embed_tokens.weight[5, 0].item() for seed in (1, 2))
     assert found[:3] == [["lab/model", SECOND, second], ["lab/model", FIRST, first], ["lab/model", SECOND, second]]
     assert len(found[3]) == 3, found[3]
     name, revision, weight = found[3]
     assert (name, revision.split("+")[0], len(revision), weight) == ("lab/adapter", FIRST, 105, first)
+    assert found[4][1].split("+")[0] == SECOND  # the revision is the adapter's
     hub.asked.clear()
     assert load(hub, tmp_path, *asked, HF_HUB_OFFLINE="1") == found
     assert hub.asked == []

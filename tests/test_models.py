@@ -422,6 +422,7 @@ def test_a_gguf_in_several_files(tmp_path):
     loaded = models.load(str(files[1]), dtype="float32", device="cpu")
     np.testing.assert_allclose(nll(loaded), nll(original), rtol=0, atol=1e-5)
     assert loaded.name == str(files[0])
+    assert models.weights_hash(weights.from_gguf(files[2], torch.float32)[0]) == loaded.revision
     assert models.load_tokenizer(str(files[0]))(TEXT).input_ids == original.tokenizer(TEXT).input_ids
     files[2].unlink()
     with pytest.raises(models.ModelError, match=r"1 are missing \(tiny-00003-of-00003.gguf\)"):

@@ -39,6 +39,17 @@ PARAMETERS = {
 }
 
 
+def _of_controls(folder: Path, conditions: int, studies: int) -> pl.DataFrame:
+    "The means behind the figure of controls, after a look at them."
+    means, shared, against = (pl.read_csv(folder / name) for name in ("figures/controls.csv", "tables/shared.csv", "tables/against.csv"))
+    assert shared["conditions"].to_list() == [conditions] * studies and len(means) == conditions * (studies + 1)
+    of = dict(means.filter(pl.col("format") == "plain", pl.col("study") == "all studies").select("model", "mean_nll").iter_rows())
+    for post, base, difference in against.select("post", "base", "difference").iter_rows():
+        assert difference == pytest.approx(of[post] - of[base], abs=1e-9)
+    assert all((folder / "figures" / f"{name}.png").exists() for name in ("controls", "learning_curves"))
+    return means
+
+
 def tool(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
 
@@ -94,15 +105,9 @@ def test_an_analysis_runs(path, tmp_path, scored):
         table = pl.read_csv(tmp_path / name)
         assert len(table) == length and {"participants", "responses", *columns} <= set(table.columns)
     if path.stem == "controls":
-        means, shared, against, sensitivity = (pl.read_csv(tmp_path / name) for name in (
-            "figures/controls.csv", "tables/shared.csv", "tables/against.csv", "tables/sensitivity.csv"))
-        conditions = 2 * 6 + len(BASELINE_NAMES)
-        assert shared["conditions"].to_list() == [conditions] * 2 and shared["responses"].to_list() == [80, 48] and len(means) == 3 * conditions
-        plain = means.filter(pl.col("format") == "plain", pl.col("study") == "all studies")
-        of = dict(plain.select("model", "mean_nll").iter_rows())
-        for post, base, difference in against.select("post", "base", "difference").iter_rows():
-            assert difference == pytest.approx(of[post] - of[base], abs=1e-9)
-        assert sensitivity.select("subject", "format").n_unique() == 10 and (tmp_path / "figures" / "learning_curves.png").exists()
+        _of_controls(tmp_path, 2 * 6 + len(BASELINE_NAMES), 2)
+        shared, sensitivity = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("shared", "sensitivity"))
+        assert shared["responses"].to_list() == [80, 48] and sensitivity.select("subject", "format").n_unique() == 10
     if path.stem == "chance":
         rows, means, items = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("chance", "chance_by_domain", "distributions"))
         assert means["studies"].to_list() == [2, 2] and means["responses"].to_list() == [128, 128]
@@ -273,3 +278,16 @@ def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
             "assert torch.is_grad_enabled()")
     done = tool("-c", code)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_controls_on_real_studies(studies_path, packaged, tmp_path):
+    "Both packaged models, all ablations and baselines, with intervals over participants."
+    models = ["smollm2-135m-instruct", "gemma-3-270m"]
+    for model in models:
+        packaged(model)
+    given = {"models": models, "sources": [str(studies_path)], "studies": ["franke2024bayesian", "thoma2025riskychoice"], "transcripts": 2,
+             "draws": 100, "output": str(tmp_path)}
+    assert errors(run_notebook("controls", tmp_path / "done.ipynb", given, verbose=False)) == []
+    means = _of_controls(tmp_path, 2 * 6 + len(BASELINE_NAMES), 2)
+    assert means.filter(model="gemma-3-270m").select(pl.all_horizontal(pl.col("low") < pl.col("mean_nll"), pl.col("mean_nll") < pl.col("high")).all()).item()
