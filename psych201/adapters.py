@@ -13,12 +13,23 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.utils import find_adapter_config_file
 
 from .cards import ModelError
 from .hub import hub_failure
 from .loading import is_whole
+
+# %% ../nbs/06g_adapters.ipynb #settings
+def _settings(path: Path) -> dict:
+    "What an adapter_config.json says; raises `ModelError`."
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON ({error}); fetch it again.") from error
+    if not isinstance(said, dict):
+        raise ModelError(f"{path} holds no settings of an adapter; fetch it again.")
+    return said
 
 # %% ../nbs/06g_adapters.ipynb #read-adapter
 def read_adapter(
@@ -28,10 +39,11 @@ def read_adapter(
 ) -> dict | None:  # its configuration; None: this is a whole model
     "What an adapter says of itself."
     source = Path(place).expanduser()
-    if is_whole(place) or (source / "config.json").exists():
+    has_weights = any(any(source.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
+    if is_whole(place) or has_weights:
         return None
     found = find_adapter_config_file(str(source) if source.is_dir() else place, revision=revision, local_files_only=cached)
-    return found and json.loads(Path(found).read_text(encoding="utf-8"))
+    return found and _settings(Path(found))
 
 # %% ../nbs/06g_adapters.ipynb #base-of
 def base_of(
@@ -39,7 +51,8 @@ def base_of(
     described: dict,  # from read_adapter
 ) -> str:  # place of a model
     "The base on which an adapter was trained; raises `ModelError` if it names none."
-    if not (base := described.get("base_model_name_or_path")):
+    base = described.get("base_model_name_or_path")
+    if not base or base == adapter:
         raise ModelError(f"The adapter {adapter} does not say on which model it was trained; give BASE+{adapter}.")
     return base
 
@@ -58,6 +71,8 @@ def adapter_folder(
         folder = folder if folder.is_dir() else Path(snapshot_download(place, revision=revision, allow_patterns=_FILES, local_files_only=cached))
     except Exception as error:  # the client raises many kinds
         raise ModelError(hub_failure(place, error, revision)) from error
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{place} is no adapter (it holds no adapter_config.json); a whole model needs no base: give it alone.")
     if not any(folder.glob("adapter_model.*")):
         raise ModelError(f"The adapter {place} has no weights (adapter_model.safetensors); fetch them again.")
     return folder
@@ -74,7 +89,7 @@ def adapter_hash(
     folder: Path,  # of an adapter
 ) -> str:  # 64 hexadecimal digits
     "A digest of what an adapter adds."
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    settings = _settings(folder / "adapter_config.json") | {"base_model_name_or_path": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted(folder.glob("adapter_model*")):
         digest.update(path.read_bytes())
@@ -118,9 +133,11 @@ def with_adapter(
             warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
             whole = peft.PeftModel.from_pretrained(model, str(folder))
         if whole.active_peft_config.is_prompt_learning:
-            raise ValueError(f"it is of the kind {whole.active_peft_config.peft_type.value}, which is no part of the weights")
+            raise ModelError(f"The adapter {folder} is of the kind {whole.active_peft_config.peft_type.value}, words before a text instead of weights, which is not read here.")
         _check_fit(whole, folder)
         return whole.merge_and_unload() if merge else whole.get_base_model()
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+    except ModelError:
+        raise
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise ModelError(f"The adapter {folder} cannot be put on this model ({reason}). Name the base on which it was trained: BASE+{folder}.") from error

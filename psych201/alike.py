@@ -51,10 +51,10 @@ def _families(texts: Sequence[Tokens], room: int) -> Iterator[tuple[int, list[To
 def score_alike(
     model: torch.nn.Module,  # causal language model of transformers, in eval mode
     texts: Sequence[Tokens],  # readings of one session; no response may begin at the very first token of one
-    budget: int | None = None,  # tokens that are read together; None: as suits the device
+    budget: int | None = None,  # tokens that are read together, 4,096 at least where they begin alike; None: as suits the device
 ) -> list[ResponseScores]:  # one for each text, in order
     "NLL and its companions of texts of which many begin alike."
-    if any(len(option) > 1 for text in texts for option in text.options) or not can_pack(model, texts[0].ids):
+    if not texts or any(len(option) > 1 for text in texts for option in text.options) or not can_pack(model, texts[0].ids):
         return list(score_batch(model, texts, budget))
     found = []
     for shared, family in _families(texts, max(budget or 0, _ROOM)):
@@ -71,7 +71,7 @@ def score_sessions(
     budget: int | None = None,  # tokens that are read together; None: as suits the device
 ) -> Iterator[list[ResponseScores]]:  # one for each reading, session by session
     "NLL and its companions of the readings of many sessions."
-    for several, some in groupby(sessions, key=lambda readings: len(readings) > 1):
+    for several, some in groupby(sessions, key=lambda readings: len(readings) != 1):
         if several:
             yield from (score_alike(model, readings, budget) for readings in some)
         else:

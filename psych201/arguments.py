@@ -9,6 +9,7 @@ __all__ = ['OPTIONS', 'add_options', 'given_options', 'default_sources', 'check_
 import argparse
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from .settings import DTYPE_NAMES, load_settings
 
@@ -100,13 +101,25 @@ def check_data(
         raise ValueError(f"No transcript could be read from {', '.join(map(str, sources))}.")
     return dataset
 
+# %% ../nbs/13_arguments.ipynb #lacks
+_WEIGHTS, _WORDS = r".*\.(safetensors|bin|gguf)(\.index\.json)?", r".*token.*|vocab.*|merges.*|.*\.model"  # names of files
+
+
+def _lacks(folder: Path) -> str | None:
+    "What the folder of a model or an adapter lacks; None: nothing that its files show."
+    files = [path.name for path in folder.iterdir()]
+    has = lambda pattern: any(re.fullmatch(pattern, name) for name in files)
+    if not has(_WEIGHTS):
+        return "weights (safetensors)"
+    return "a tokenizer (tokenizer.json)" if not has(_WORDS) and "adapter_config.json" not in files else None
+
 # %% ../nbs/13_arguments.ipynb #check-models
 def check_models(
     names: Iterable[str],
 ) -> list[str]:  # in their one spelling, each once
     "The models of a command; raises `ModelError` if a name can mean none."
     from psych201.cards import ModelError
-    from psych201.names import check_name
+    from psych201.names import base_and_adapter, check_name, name_and_place
 
     found, wrong = [], []
     for name in names:
@@ -114,6 +127,12 @@ def check_models(
             found.append(check_name(name))
         except ModelError as error:
             wrong.append(str(error))
+    places: dict[str, str] = {}
+    for own, place in map(name_and_place, found):
+        folders = [Path(part).expanduser() for part in base_and_adapter(place) if part and Path(part).expanduser().is_dir()]
+        wrong += [f"The folder {folder} lacks {lacking}." for folder in folders if (lacking := _lacks(folder))]
+        if places.setdefault(own, place) != place:
+            wrong.append(f"{places[own]} and {place} would both be stored as {own}; give one of them another name: NAME={place}.")
     if wrong:
         raise ModelError("\n".join(wrong))
     return list(dict.fromkeys(found))

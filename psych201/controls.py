@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 # %% ../nbs/11b_controls.ipynb #controls-imports-2
 from .drawing import PAGE, TYPES, canvas, computed_in, counts_line, legend, short_names, with_cards, wrapped
 from .origins import RESPONSE_KEY, means_by
+from .stats import check_one
 
 # %% ../nbs/11b_controls.ipynb #shared-by-conditions
 def shared_by_conditions(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one rule; a condition is a model in a format
 ) -> tuple[pl.DataFrame, pl.DataFrame]:  # the rows that count; study, conditions, responses, left_out
     "The responses that all conditions of a study scored, and how many that leaves out."
+    check_one(scores, "rule")
     known, condition = scores.drop_nulls("nll"), pl.struct("model", "format")
     conditions = known.group_by("study").agg(conditions=condition.n_unique())
     times = known.group_by("study", *RESPONSE_KEY).agg(times=condition.n_unique()).join(conditions, on="study")
@@ -78,7 +80,10 @@ def _mark(axes, place: int, row: pd.Series, filled: bool, end: float) -> None:
     if row["mean_nll"] > end:
         axes.annotate(f"{row['mean_nll']:.1f} →", (end, place), ha="right", va="center", fontsize=6, color=colour)
         return
-    axes.hlines(place, max(0, row["low"]), min(end, row["high"]), colors=colour, linewidth=1)
+    if pd.notna(row["low"]):
+        axes.hlines(place, max(0, row["low"]), min(end, row["high"]), colors=colour, linewidth=1)
+        if row["high"] > end:
+            axes.scatter(end, place, marker=5, s=14, c=colour, linewidths=0, clip_on=False)
     axes.scatter(row["mean_nll"], place, s=16, c=colour if filled else "white", edgecolors=colour, linewidths=0.9, zorder=3)
 
 # %% ../nbs/11b_controls.ipynb #panel
@@ -127,6 +132,6 @@ def draw_controls(
             axes.set_yticks(range(len(rows)), _labels(rows), fontsize=6)
         for tick, key in [pair for axes in panels[:, 0] for pair in zip(axes.get_yticklabels(), rows)]:
             tick.set_fontweight("bold" if key and key[1] == "plain" and not _is_baseline(key) else "normal")
-        figure.supxlabel("Mean NLL in nats per response" + computed_in(table), fontsize=8)
+        figure.supxlabel("Mean NLL in nats per response. Filled: what people saw, and baselines; open: ablations; dotted: the model as it is" + computed_in(table), fontsize=7)
         legend(figure, set(marked["type"]), hollow=False, lines=False)
     return figure

@@ -36,7 +36,7 @@ def _curve_panel(axes, rows: pd.DataFrame, looks: dict) -> None:
         axes.fill_between(place, own["low"].astype(float).clip(lower=0), own["high"].astype(float), color=colour, alpha=0.15, linewidth=0)
     steps = sorted(set(rows["earlier"]))
     axes.set_xscale("log", base=2)
-    axes.set_xticks([max(0.5, step) for step in steps], [str(step) if len(steps) < 8 or i % 2 == 0 else "" for i, step in enumerate(steps)])
+    axes.set_xticks([max(0.5, step) for step in steps], [str(step) if len(steps) < 8 or (len(steps) - i) % 2 else "" for i, step in enumerate(steps)])
     axes.minorticks_off()
 
 # %% ../nbs/11b_curves.ipynb #learning-curves
@@ -55,7 +55,7 @@ def learning_curves(
         for axes, study in zip(panels.flat, studies):
             _curve_panel(axes, curves[curves["study"] == study], looks)
             axes.set_title(wrapped(study, width / columns - 0.2, 6), fontsize=6.5)
-        figure.supxlabel("Earlier responses of the session", fontsize=8)
+        figure.supxlabel("Earlier responses of the session (from this count up to the next)", fontsize=8)
         figure.supylabel("Mean NLL (nats per response)", fontsize=8)
         handles = [panels[0, 0].plot([], [], color=colour, linestyle=line, label=name)[0] for (colour, line), name in zip(looks.values(), short_names(list(looks)))]
         figure.legend(handles=handles, loc="outside upper center", ncols=max(1, int(width / 1.6)), frameon=False, fontsize=7)

@@ -14,6 +14,7 @@ import polars as pl
 from .ablations import ABLATIONS
 from .chats import CHATS, check_template
 from .interviews import PERSONAS, donors
+from .names import did_you_mean
 from .wordings import WORDINGS
 from .pieces import Piece, Reading, as_readings, check_readings, marked_pieces, readings_digest
 from .transcripts import Transcript
@@ -34,7 +35,7 @@ def check_format(name: str) -> None:
     "Raises `ValueError` for a name that is no key of FORMATS."
     if name not in FORMATS:
         hint = " As published is the format plain with the rule paper." if name == "paper" else ""
-        raise ValueError(f"No format {name!r}. There are: {', '.join(FORMATS)}.{hint}")
+        raise ValueError(f"No format {name!r}. {did_you_mean(name, FORMATS)}There are: {', '.join(FORMATS)}.{hint}")
 
 # %% ../nbs/04_formats.ipynb #format-and-rule
 def format_and_rule(

@@ -14,7 +14,7 @@ from pathlib import Path
 # %% ../nbs/06_hub.ipynb #hub-imports-2
 import transformers
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from .cards import PACKAGED, ModelError
 from .names import did_you_mean
@@ -75,7 +75,10 @@ _FIRST = ("config.json", "adapter_config.json")  # of a model, of an adapter
 # %% ../nbs/06_hub.ipynb #cached-commit
 def _cached_commit(name: str, revision: str | None) -> str | None:
     "The commit that the cache has of a revision; None if it has none."
-    paths = (try_to_load_from_cache(name, file, revision=revision) for file in _FIRST)
+    try:
+        paths = [try_to_load_from_cache(name, file, revision=revision) for file in _FIRST]
+    except HFValidationError:  # no id of the hub: a folder that is not here
+        return None
     return next((Path(path).parent.name for path in paths if isinstance(path, str)), None)
 
 # %% ../nbs/06_hub.ipynb #fetched-commit
@@ -84,6 +87,8 @@ def _fetched_commit(name: str, revision: str | None) -> str:
     for file in _FIRST:
         try:
             return Path(hf_hub_download(name, file, revision=revision)).parent.name
+        except LocalEntryNotFoundError:  # no answer
+            raise
         except EntryNotFoundError:
             continue
     raise FileNotFoundError("it has neither config.json nor adapter_config.json there")

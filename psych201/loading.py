@@ -15,12 +15,13 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 # %% ../nbs/06f_loading.ipynb #loading-imports-2
 from .cards import PACKAGED, SHIPPED, ModelError
 from .hub import find_commit, hub_failure, no_bars
 from .quantised import DTYPES, QUANTISED, quantisation, quantised_as
-from .weights import TINY, from_gguf, gguf_tokenizer, make_tiny, unpacked
+from .weights import TINY, check_complete, from_gguf, gguf_tokenizer, make_tiny, unpacked
 
 # %% ../nbs/06f_loading.ipynb #how-class
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def _model_of(source: str, asked: dict, **options) -> torch.nn.Module:
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = transformers.AutoModelForImageTextToText if images and not causal else transformers.AutoModelForCausalLM
-    return auto.from_pretrained(source, **asked, **options)
+    model, report = auto.from_pretrained(source, **asked, **options, output_loading_info=True)
+    check_complete(source, report)
+    return model
 
 # %% ../nbs/06f_loading.ipynb #failure
 def _failure(name: str, how: Loading, error: Exception) -> str:
@@ -85,12 +88,14 @@ def _failure(name: str, how: Loading, error: Exception) -> str:
     if "trust_remote_code" in said:
         return (f"The model {name} comes with Python code of its own, which is not run unasked. Read it first; "
                 "--trust-remote-code (trust_remote_code=True) then lets it run.")
+    if isinstance(error, SafetensorError):
+        return f"The weights of {name} are damaged, or only pointers to them ({reason}); fetch them again (from a git repository with `git lfs pull`)."
     if isinstance(error, pickle.UnpicklingError):
         return f"The weights of {name} are a pickle that holds more than tensors, which could run code and is not opened; take safetensors."
     if isinstance(error, torch.OutOfMemoryError):
         return f"The model {name} does not fit into the memory of {how.device} in {how.dtype}; {_SMALLER}."
     if isinstance(error, (ImportError, RuntimeError, AssertionError)):
-        also = " For int8 and nf4: pip install 'psych201[quantised]'." if how.dtype in QUANTISED else ""
+        also = " For int8 and nf4: pip install 'psych201[quantised]'." if how.dtype in QUANTISED and isinstance(error, ImportError) else ""
         return f"The model {name} cannot be loaded in {how.dtype} on {how.device} ({reason}).{also}"
     return hub_failure(name, error, how.revision)
 
@@ -135,7 +140,7 @@ def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
         if quantised_as(model):
             _try(model)
         return model, transformers.AutoTokenizer.from_pretrained(source, **how.source)
-    except (OSError, ValueError, ImportError, RuntimeError, AssertionError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, AssertionError, SafetensorError, pickle.UnpicklingError) as error:
         raise ModelError(_failure(name, how, error)) from error
 
 # %% ../nbs/06f_loading.ipynb #shipped-folder

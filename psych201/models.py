@@ -98,11 +98,16 @@ def _assembled(place: str, how: Loading) -> tuple[torch.nn.Module, object, str]:
         model, tokenizer = load_weights(place, how)
         revision = how.revision or weights_hash(model)
         return model, tokenizer, revision + (f"+{code}" if (code := own_code(model)) else "")
-    model, tokenizer, revision = _assembled(*parts)
+    try:
+        model, tokenizer, revision = _assembled(*parts)
+    except ModelError as error:
+        if base_and_adapter(place)[0]:
+            raise
+        raise ModelError(f"The adapter {place} was trained on {parts[0]}, which cannot be loaded; BASE+{place} puts it on another place or copy of it. {error}") from error
     folder = adapter_folder(base_and_adapter(place)[1], how.revision, how.cached)
     model = with_adapter(model, folder, DTYPES[how.dtype] == torch.float32 and not quantised_as(model))
     tokenizer = load_words(str(folder), how) if has_words(folder) else tokenizer
-    return model, tokenizer, f"{revision}+{adapter_hash(folder)}"
+    return model, tokenizer, f"{adapter_hash(folder)}+{revision}"
 
 # %% ../nbs/06_models.ipynb #load-tokenizer
 def load_tokenizer(
@@ -125,7 +130,7 @@ def _announce_copy(given: str, described: Card, place: str, size_b: float) -> No
     if place == described.model:
         return
     say = lambda text: print(text, file=sys.stderr, flush=True)
-    if "=" not in given:
+    if "=" not in given and "+" not in given:
         say(f"{place} is {described.model}; NAME={place} gives it another name.")
     if described.size_b and not 0.5 <= size_b / described.size_b <= 2:
         say(f"{place} has {size_b:.3g} billion parameters, and {described.model} has {described.size_b:g}: if it is another model, give it another name (NAME={place}).")

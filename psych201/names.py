@@ -27,7 +27,9 @@ def did_you_mean(
     known: Iterable[str] | None = None,  # names that there are; None: those of models
 ) -> str:
     "The known names that look like a name, as the beginning of a sentence; '' if none does."
-    known = [*_BUILT_IN, *own_models(), *published_models()["model"]] if known is None else known
+    known = [*_BUILT_IN, *own_models(), *published_models()["model"]] if known is None else list(known)
+    if name in known:
+        return ""
     prefix = "baseline:" if name.startswith("baseline:") else ""  # which alone would make all baselines look alike
     lower = {one.lower().removeprefix(prefix): one for one in known if one.startswith(prefix)}
     close = [lower[one] for one in difflib.get_close_matches(name.lower().removeprefix(prefix), lower, 3, 0.6 if prefix else 0.75) if lower[one] != name]
@@ -91,7 +93,7 @@ def base_and_adapter(
 ) -> tuple[str, str]:  # place of the base, '' where none is named; of the adapter or the whole model
     "The two parts of BASE+ADAPTER."
     base, _, adapter = place.rpartition("+")
-    return ("", place) if not base or Path(os.path.expanduser(place)).exists() else (base, adapter)
+    return ("", place) if "+" not in place or Path(os.path.expanduser(place)).exists() else (base, adapter)
 
 # %% ../nbs/06_names.ipynb #check-place
 def _check_named(name: str, place: str) -> str:
@@ -106,6 +108,8 @@ def _check_named(name: str, place: str) -> str:
 # %% ../nbs/06_names.ipynb #check-adapter
 def _check_adapter(base: str, adapter: str) -> str:
     "ADAPTER=BASE+ADAPTER with both places in their one spelling; raises `ModelError` if they can be no model."
+    if not base or not adapter:
+        raise ModelError(f"{base}+{adapter} names no {'adapter after' if base else 'model before'} the plus sign; give both: BASE+ADAPTER.")
     below = name_and_place(check_name(base))[1]
     name, place = name_and_place(check_name(adapter))
     if below.startswith("baseline:") or place in _BUILT_IN or place.endswith(".gguf") or base_and_adapter(place)[0]:
@@ -119,6 +123,8 @@ def check_name(
     "The name of a model in its one spelling; raises `ModelError` if it can mean none."
     if name in _BUILT_IN:
         return name
+    if not name.strip():
+        raise ModelError("The name of a model is empty.")
     path = Path(os.path.expanduser(name))
     if path.exists():
         local, known = _local_name(path), published_copy(path) if path.is_dir() else None

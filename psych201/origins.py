@@ -17,6 +17,7 @@ from .bootstrap import people_of
 from .clusters import strata_interval
 from .items import find_items
 from .paired import PAIRED_MEANS, mean_of_people, paired_means
+from .stats import check_one
 from .transcripts import Transcript
 from .trials import find_trials
 
@@ -68,8 +69,9 @@ def repeated_studies(
     most: int = 10,  # trials of a session that is one-shot
 ) -> pl.DataFrame:  # study, trials (median of its sessions), repeated
     "Which studies ask the same person again and again."
+    transcripts = list(transcripts)
     sessions = find_places(transcripts).select("transcript", "trials").unique()
-    studies = pl.DataFrame([(one.key, one.study) for one in transcripts], schema=["transcript", "study"], orient="row").unique()
+    studies = pl.DataFrame([(one.key, one.study) for one in transcripts], schema={"transcript": pl.String, "study": pl.String}, orient="row").unique()
     trials = sessions.join(studies, on="transcript").group_by("study").agg(pl.col("trials").median()).sort("study")
     said = {} if register is None else register.dropna(subset=["repeated"]).set_index("study")["repeated"].to_dict()
     told = trials["study"].replace_strict(said, default=None, return_dtype=pl.Boolean) if said else pl.lit(None, pl.Boolean)
@@ -86,6 +88,8 @@ def item_entropy(
     least: int = 5,  # answers of others
 ) -> pl.DataFrame:  # transcript, response_index, entropy (nats; null where too few others answered)
     "Entropy of other people's answers to the item of each response."
+    if least < 1:
+        raise ValueError(f"An entropy takes answers of others, so at least 1, not {least}.")
     items, n = find_items(transcripts), pl.col("n")
     counts = items.group_by("trial", "response").agg(n=pl.len())
     items_whole = counts.group_by("trial").agg(total=n.sum(), whole=_n_log_n(n).sum())
@@ -101,8 +105,9 @@ def item_entropy(
 def _with_halves(scores: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     "Scores with entropy, and which half of its study that is in."
     rows = scores.select("study", *RESPONSE_KEY).unique().join(facts.drop_nulls("entropy").unique(RESPONSE_KEY), on=RESPONSE_KEY)
-    high = pl.col("entropy") > pl.col("entropy").median().over("study")
-    halves = rows.select(*RESPONSE_KEY, "entropy", half=pl.when(high).then(pl.lit("high")).otherwise(pl.lit("low")))
+    own, median, least, most = (pl.col("entropy"), *(part.over("study") for part in (pl.col("entropy").median(), pl.col("entropy").min(), pl.col("entropy").max())))
+    high = (own > median) | ((own == median) & (median == most))
+    halves = rows.select(*RESPONSE_KEY, "entropy", half=pl.when(least < most).then(pl.when(high).then(pl.lit("high")).otherwise(pl.lit("low"))))
     return scores.join(halves, on=RESPONSE_KEY, how="left", maintain_order="left")
 
 # %% ../nbs/10o_origins.ipynb #with-entropy
@@ -134,13 +139,16 @@ def means_by(
     level: float = 0.95,
 ) -> pl.DataFrame:  # each, column, studies, participants, responses, mean_nll, low, high (nats a response; None where most studies have one person)
     "Mean NLL of each part of the responses, with an interval over people."
+    if "rule" in scores.columns:
+        check_one(scores, "rule")
     rows, keys = [], [*each, column]
     known = scores.drop_nulls(["nll", column])
     people = known.group_by(*dict.fromkeys([*keys, "study", "person"])).agg(n=pl.len(), mean=pl.col("nll").mean()).sort(*keys, "study", "person")
     for names, part in people.group_by(keys, maintain_order=True):
         found = strata_interval(people_of(part), level)
         rows.append((*names, part["study"].n_unique(), len(part), part["n"].sum(), found["estimate"], found["low"], found["high"]))
-    return pl.DataFrame(rows, schema=[*keys, "studies", "participants", "responses", "mean_nll", "low", "high"], orient="row", infer_schema_length=None)
+    schema = {name: scores.schema[name] for name in keys} | dict.fromkeys(("studies", "participants", "responses"), pl.Int64) | dict.fromkeys(("mean_nll", "low", "high"), pl.Float64)
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 # %% ../nbs/10o_origins.ipynb #effects-by
 def effects_by(
@@ -148,10 +156,11 @@ def effects_by(
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model), or any two
     column: str,  # what parts the responses; rows without it are left out
     draws: int = 10_000,  # of the bootstrap over studies
+    conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:  # column, and PAIRED_MEANS; one row a part and pair
     "The difference of two models in each part of the responses."
     parts = scores.drop_nulls(column).sort(column).partition_by(column, as_dict=True, maintain_order=True)
-    tables = [paired_means(rows, pairs, draws).select(pl.lit(part).alias(column), pl.all()) for (part,), rows in parts.items()]
+    tables = [paired_means(rows, pairs, draws, conditions=conditions).select(pl.lit(part).alias(column), pl.all()) for (part,), rows in parts.items()]
     return pl.concat(tables) if tables else pl.DataFrame(schema={column: scores.schema[column]} | PAIRED_MEANS)
 
 # %% ../nbs/10o_origins.ipynb #contrast
@@ -169,6 +178,8 @@ def contrast(
     level: float = 0.95,
 ) -> pl.DataFrame:  # columns of CONTRAST, one row a model and format; left_out: people without one of the two
     "Mean NLL in one part less that in the other, within people; positive: the first part is predicted worse."
+    if "rule" in scores.columns:
+        check_one(scores, "rule")
     rows, means = [], {name: pl.col("nll").filter(pl.col(column) == value) for name, value in (("first", one), ("second", other))}
     for (model, format), own in scores.drop_nulls("nll").group_by("model", "format", maintain_order=True):
         people = own.group_by("study", "person", maintain_order=True).agg(

@@ -149,7 +149,7 @@ def differences(
 ) -> str:  # for example 'dtype (float32 there, bfloat16 here)'; '' if equal
     "The keys whose values differ, in words."
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    short = lambda value: f"{str(value)[:20]}…" if len(str(value)) > 24 else str(value)
+    short = lambda value: "+".join(f"{part[:20]}…" if len(part) > 24 else part for part in str(value).split("+"))
     return ", ".join(f"{key} ({short(old.get(key))} there, {short(new.get(key))} here)" for key in keys)
 
 # %% ../nbs/08_shards.ipynb #shard

@@ -203,7 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
-    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, a name of models.csv, NAME=FOLDER, or a baseline (baseline:uniform, :marginal, :earlier, :repeat, :wsls, :kt, :ctw, :ngram, :density)")
+    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, BASE+ADAPTER, a name of models.csv, NAME=any of these, or a baseline (baseline:uniform, :marginal, :earlier, :repeat, :wsls, :kt, :ctw, :ngram, :density)")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")

@@ -109,8 +109,8 @@ def test_a_model_of_the_hub_in_two_versions_and_offline(hub, tmp_path):
     assert found[:3] == [["lab/model", SECOND, second], ["lab/model", FIRST, first], ["lab/model", SECOND, second]]
     assert len(found[3]) == 3, found[3]
     name, revision, weight = found[3]
-    assert (name, revision.split("+")[0], len(revision), weight) == ("lab/adapter", FIRST, 105, first)
-    assert found[4][1].split("+")[0] == SECOND  # the revision is the adapter's
+    assert (name, revision.split("+")[1], len(revision), weight) == ("lab/adapter", FIRST, 105, first)
+    assert found[4][1].split("+")[1] == SECOND  # the revision is the adapter's
     hub.asked.clear()
     assert load(hub, tmp_path, *asked, HF_HUB_OFFLINE="1") == found
     assert hub.asked == []

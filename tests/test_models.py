@@ -78,10 +78,10 @@ def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, **how: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
-                        lambda source, **options: asked.append((source, options)) or model)
+                        lambda source, **options: asked.append((source, options)) or (model, {}))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
     loaded = models.load("Qwen/Qwen3-8B", revision="v1", dtype="float32", device="cpu")
-    assert asked == [("Qwen/Qwen3-8B", {"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False})]
+    assert asked == [("Qwen/Qwen3-8B", {"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "output_loading_info": True})]
     assert (loaded.revision, loaded.card.family, loaded.card.guessed) == ("0123abcd", "Qwen3", False)
 
 
@@ -131,10 +131,10 @@ def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
     monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, **how: None)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda source, **options: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
-                        lambda source, **options: asked.append(options) or model)
+                        lambda source, **options: asked.append(options) or (model, {}))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
     models.load("Qwen/Qwen3-8B", dtype="float32", device=device)
-    assert asked == [{"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "device_map": placed}]
+    assert asked == [{"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "device_map": placed, "output_loading_info": True}]
 
 
 SEEN = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
@@ -191,6 +191,21 @@ def test_a_folder_in_many_files(tmp_path, llama):
     shards[1].unlink()
     with pytest.raises(models.ModelError, match=f"could not be loaded from the folder .*{shards[1].name}"):
         models.load(place, dtype="float32", device="cpu")
+
+
+def test_weights_that_are_missing(tmp_path, llama):
+    "They would be random; so would those of another shape. A broken file and a pointer of git lfs are said, too."
+    from safetensors.torch import load_file, save_file
+
+    place, path = save(tmp_path / "mine", llama.model, llama.tokenizer), tmp_path / "mine" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path, {"format": "pt"})
+    with pytest.raises(models.ModelError, match=r"lacks 1 of the tensors .*\(model.layers.1.mlp.up_proj.weight\); they would be random"):
+        models.load(place, device="cpu")
+    for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(models.ModelError, match="are damaged, or only pointers to them.*git lfs pull"):
+            models.load(place, device="cpu")
 
 
 class Harmful:
@@ -281,6 +296,21 @@ def test_an_adapter_on_its_base(tmp_path, lora, llama):
     assert (named.name, named.revision) == ("mine", found.revision)
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"lora_alpha": 8}))
     assert models.load(str(tmp_path / "lora"), dtype="float32", device="cpu").revision != found.revision
+
+
+def test_an_adapter_that_cannot_be_put_on(tmp_path, lora):
+    "Its base is on another machine, it names itself, its weights are damaged: each says BASE+ADAPTER or what to fetch."
+    place, settings = tmp_path / "lora", tmp_path / "lora" / "adapter_config.json"
+    say = lambda base: settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
+    say("/home/somebody/llama")
+    with pytest.raises(models.ModelError, match=f"was trained on /home/somebody/llama, which cannot be loaded; BASE\\+{place}"):
+        models.load(str(place), device="cpu")
+    say(str(place))
+    with pytest.raises(models.ModelError, match="does not say on which model it was trained"):
+        models.load(str(place), device="cpu")
+    (place / "adapter_model.safetensors").write_bytes(b"version https://git-lfs")
+    with pytest.raises(models.ModelError, match="cannot be put on this model"):
+        models.load(f"tiny-llama+{place}", device="cpu")
 
 
 def test_an_adapter_with_words_of_its_own(tmp_path):
