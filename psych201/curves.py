@@ -36,7 +36,7 @@ def _curve_panel(axes, rows: pd.DataFrame, looks: dict) -> None:
         axes.fill_between(place, own["low"].astype(float).clip(lower=0), own["high"].astype(float), color=colour, alpha=0.15, linewidth=0)
     steps = sorted(set(rows["earlier"]))
     axes.set_xscale("log", base=2)
-    axes.set_xticks([max(0.5, step) for step in steps], [str(step) if len(steps) < 8 or (len(steps) - i) % 2 else "" for i, step in enumerate(steps)])
+    axes.set_xticks([max(0.5, step) for step in steps], [str(step) if len(steps) < 8 or i == 0 or (len(steps) - i) % 2 else "" for i, step in enumerate(steps)])
     axes.minorticks_off()
 
 # %% ../nbs/11b_curves.ipynb #learning-curves
