@@ -38,7 +38,8 @@ def run(capsys):
 def test_one_failing_model_does_not_stop_the_others(tmp_path, run):
     "One of them is a folder whose configuration is none: seen only when it is loaded."
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "broken" / name).write_text("{}")
     status, out, err = run("score", "tiny-llama", str(tmp_path / "broken"), "tiny-gemma", "--data", "sample",
                            "--transcripts", "1", "--output", str(tmp_path / "out"))
     assert status == 1
@@ -50,6 +51,14 @@ def test_one_failing_model_does_not_stop_the_others(tmp_path, run):
     assert "Traceback" not in err.split("1 of 3 models failed")[1]
     (table,) = [block for block in out.split("\n\n") if "left_out" in block]
     assert table.count("tiny-llama") == table.count("tiny-gemma") == 2 and "nats_per_token" in table
+
+
+def test_what_a_folder_lacks_is_said_before_any_model_is_loaded(tmp_path, run):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    status, out, err = run("score", "tiny-llama", str(tmp_path / "bare"), "mine=tiny-llama+x/lora", "mine=y/m", "--output", str(tmp_path / "out"))
+    assert status == 1 and not (tmp_path / "out").exists()
+    assert f"The folder {tmp_path / 'bare'} lacks weights (safetensors).\ntiny-llama+x/lora and y/m would both be stored as mine" in err
 
 
 def test_score_and_paper(tmp_path, run):
