@@ -74,9 +74,8 @@ def _check_spread(name: str, model: torch.nn.Module) -> None:
 def _model_of(source: str, asked: dict, **options) -> torch.nn.Module:
     "A causal language model, or one that takes images and text where the config is one of those."
     config = transformers.AutoConfig.from_pretrained(source, **asked)
-    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    auto = transformers.AutoModelForImageTextToText if images and not causal else transformers.AutoModelForCausalLM
+    auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
     model, report = auto.from_pretrained(source, **asked, **options, output_loading_info=True)
     check_complete(source, report)
     return model

@@ -159,10 +159,11 @@ def test_a_model_that_also_reads_images(name, tmp_path):
                 rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}) | text
     config = getattr(transformers, f"{name}Config")(text_config={key: value for key, value in text.items() if value is not None}, vision_config=seen, **more)
     torch.manual_seed(0)
-    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path)
+    original = transformers.AutoModelForImageTextToText.from_config(config).eval()
+    original.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = models.load(str(tmp_path), dtype="float32", device="cpu")
-    assert loaded.context == 512
+    assert loaded.context == 512 and type(loaded.model) is type(original)
     encoded = encode(TEXT, loaded.tokenizer)
     with torch.inference_mode():
         logprob = loaded.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().log_softmax(-1)
