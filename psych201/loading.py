@@ -98,7 +98,7 @@ def _failure(name: str, how: Loading, error: Exception) -> str:
         return f"The model {name} cannot be loaded in {how.dtype} on {how.device} ({reason}).{also}"
     return hub_failure(name, error, how.revision)
 
-# %% ../nbs/06f_loading.ipynb #source-of
+# %% ../nbs/06f_loading.ipynb #pinned
 def is_whole(
     place: str,  # built-in name, .gguf file, folder or hub id
 ) -> bool:
