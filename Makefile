@@ -79,13 +79,13 @@ lab: install  ## JupyterLab on the start notebook
 	jupyter lab nbs/index.ipynb
 
 sample: install  ## write the built-in sample anew
-	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/make_sample.ipynb /dev/null -p output psych201/sample
+	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/make_sample.ipynb /dev/null -p output psych201/assets/sample
 
 organism: install  ## train the model organism anew (ten minutes), score it, and put its three models into the package
 	mkdir -p runs/organism
 	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/organism.ipynb runs/organism/organism.ipynb -p output runs/organism
-	rm -rf psych201/shipped/organism-*
-	cp -r runs/organism/models/* psych201/shipped/
+	rm -rf psych201/assets/shipped/organism-*
+	cp -r runs/organism/models/* psych201/assets/shipped/
 
 readme: install  ## write README.md from nbs/index.ipynb
 	python tools/readme.py

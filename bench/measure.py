@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from psych201 import models, published
-from psych201.attention import use_own_attention
-from psych201.experiments import two_armed_bandit as bandit
-from psych201.kernels import score_tokens
-from psych201.scorers import LanguageModelScorer
+from psych201.models import language_model as models
+from psych201.inputs import paper_rule as published
+from psych201.likelihood.attention import use_own_attention
+from psych201.paradigms import two_armed_bandit as bandit
+from psych201.likelihood.kernels import score_tokens
+from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 
 torch.set_grad_enabled(False)
@@ -217,7 +218,7 @@ def sessions(number: int, responses: int, studies: int = 149):
 
 def data_set(number: int, responses: int) -> dict:
     "Sessions are simulated and written as an archive, split and summarised on the way; then the summary is read back."
-    from psych201 import convert, data, description
+    from psych201.data import conversion as convert, datasets as data, description
 
     simulated, _ = seconds(lambda: sum(len(one.text) for one in sessions(number // 20, responses)))
     with tempfile.TemporaryDirectory() as folder:

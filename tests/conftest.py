@@ -11,8 +11,10 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
-from psych201 import data, models, tokens, weights
-from psych201.pieces import marked_pieces
+from psych201.data import datasets as data
+from psych201.models import language_model as models, weights
+from psych201.inputs import tokens
+from psych201.inputs.pieces import marked_pieces
 
 settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 settings.load_profile("any machine")

@@ -8,9 +8,10 @@ import torch
 import transformers
 
 from conftest import SMALL, random_model
-from psych201 import alike, attend, attention, kernels, predictions
-from psych201.mixed import is_mixed, to_mixed
-from psych201.tokens import Tokens
+from psych201.likelihood import (
+    attention, attention_kernels as attend, batching as alike, kernels, logprobs as predictions)
+from psych201.models.mixed import is_mixed, to_mixed
+from psych201.inputs.tokens import Tokens
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
 MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)

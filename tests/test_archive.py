@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import archive, convert, data, splits
+from psych201.data import archive, conversion as convert, datasets as data, splits
 from psych201.transcripts import DataError, Transcript, UserError
-from psych201.workbench import main
+from psych201.workbench.cli import main
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 VALUE = st.recursive(st.none() | st.booleans() | st.integers(-2**60, 2**60) | st.floats(allow_nan=False) | TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=4)
@@ -140,7 +140,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_an_archive_is_scored_study_by_study(tmp_path, capsys):
     "By the command line, one split of it; the store holds the rows of the same transcripts scored at once."
-    from psych201 import store
+    from psych201.store import store
 
     assert main(["convert", "sample", "--output", str(tmp_path / "archive")]) == 0
     words = ["score", "tiny-llama", "baseline:uniform", "--data", str(tmp_path / "archive"), "--split", "evaluation", "--output", str(tmp_path / "lazy")]

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import data, outcomes, quantities, score, store
-from psych201.baselines import BASELINES, make_baseline
-from psych201.sequences import _learn, _predict
+from psych201.data import datasets as data
+from psych201.scoring import outcomes, run as score
+from psych201.inputs import quantities
+from psych201.store import store
+from psych201.scoring.baselines import BASELINES, make_baseline
+from psych201.scoring.sequence_baselines import _learn, _predict
 from psych201.transcripts import Transcript
 
 keys = st.lists(st.sampled_from("JFK"), min_size=1, max_size=12)

@@ -4,9 +4,13 @@ import polars as pl
 import pytest
 from scipy.special import logsumexp
 
-from psych201 import choices, data, models, score, store
-from psych201.calibration import Choices, choice_arrays, crossvalidated_nll, fit_temperature, option_nll, split_misalignment
-from psych201.chance import pseudo_r2
+from psych201.store import option_table as choices, store
+from psych201.data import datasets as data
+from psych201.models import language_model as models
+from psych201.scoring import run as score
+from psych201.stats.calibration import (
+    Choices, choice_arrays, crossvalidated_nll, fit_temperature, option_nll, split_misalignment)
+from psych201.stats.chance import pseudo_r2
 
 
 def planted(random, temperature: float, n: int = 3000, people: int = 30, options: int = 3) -> tuple[Choices, np.ndarray]:

@@ -3,8 +3,12 @@ import re
 
 import pytest
 
-from psych201 import analysis, cards, data, models, names, score, store, workbench
-from psych201.weights import make_tiny
+from psych201.workbench import analysis, cli as workbench
+from psych201.models import cards, language_model as models, names
+from psych201.data import datasets as data
+from psych201.scoring import run as score
+from psych201.store import store
+from psych201.models.weights import make_tiny
 
 
 @pytest.fixture

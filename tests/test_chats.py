@@ -7,11 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import chats, data, formats, models, tokens
-from psych201.pieces import readings_digest
-from psych201.scorers import LanguageModelScorer
+from psych201.inputs import chats, formats, tokens
+from psych201.data import datasets as data
+from psych201.models import language_model as models
+from psych201.inputs.pieces import readings_digest
+from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript, UserError
-from psych201.weights import make_tiny
+from psych201.models.weights import make_tiny
 
 # Written for these tests, with the habits of the families whose names they bear.
 STYLES = {

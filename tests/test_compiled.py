@@ -7,9 +7,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from conftest import SMALL, random_model
-from psych201 import attention, kernels, models
-from psych201.compiled import compile_layers, is_compiled
-from psych201.mixed import to_mixed
+from psych201.likelihood import attention, kernels
+from psych201.models import language_model as models
+from psych201.models.compile import compile_layers, is_compiled
+from psych201.models.mixed import to_mixed
 from test_architectures import OWN, build, logprobs
 from test_kernels import some_responses
 
@@ -61,7 +62,7 @@ def test_compiled_layers_in_mixed_precision(name):
 @pytest.mark.slow
 def test_a_model_is_compiled_when_it_is_asked_for():
     "By the loader, which says so; and the store's identity knows."
-    from psych201.identities import model_identity
+    from psych201.scoring.identity import model_identity
 
     plain, compiled = (models.load("tiny-llama", "float32", "cpu", compiled=given) for given in (False, True))
     assert (plain.compiled, compiled.compiled) == (False, True) and ", compiled on cpu" in repr(compiled) and "compiled" not in repr(plain)

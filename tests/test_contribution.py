@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from psych201 import data
-from psych201.checks import KINDS
-from psych201.report import as_text, check
-from psych201.workbench import main
+from psych201.data import datasets as data
+from psych201.contribute.record_checks import KINDS
+from psych201.contribute.report import as_text, check
+from psych201.workbench.cli import main
 
 GOOD = {"text": "Which? You press <<J>>. It pays 1.\nWhich? You press <<F>>. It pays 2.", "experiment": "exp1", "participant": 1, "RTs": [310, 420]}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psych201 import data, files, folders
+from psych201.data import datasets as data, files, sources as folders
 from psych201.transcripts import DataError, MarkerError, find_responses
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
@@ -198,7 +198,7 @@ def test_spans_are_ordered_and_marked_or_refused(text):
 
 def test_the_sample_is_what_its_notebook_writes(tmp_path):
     "The committed sample, byte for byte."
-    from psych201.runner import run_notebook
+    from psych201.workbench.runner import run_notebook
 
     run_notebook("make_sample", tmp_path / "make_sample.ipynb", {"output": str(tmp_path / "sample")}, verbose=False)
     written = {path.relative_to(tmp_path / "sample"): path.read_bytes() for path in (tmp_path / "sample").glob("*/*")}

@@ -5,12 +5,14 @@ import zipfile
 import pytest
 from test_tokens import check as encodes_exactly
 
-from psych201 import archive, data, participants, splits, times, tokens
-from psych201.contribution import estimate_length
-from psych201.formats import plain
-from psych201.report import check
+from psych201.data import archive, datasets as data, splits
+from psych201.participants import response_times as times, table as participants
+from psych201.inputs import tokens
+from psych201.contribute.contribution import estimate_length
+from psych201.inputs.formats import plain
+from psych201.contribute.report import check
 from psych201.transcripts import Transcript
-from psych201.weights import make_tiny
+from psych201.models.weights import make_tiny
 
 GOOD = {"text": "You press <<J>>.", "experiment": "exp1", "participant": 1}
 

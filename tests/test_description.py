@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from psych201 import data, description, world
-from psych201.embeddings import TFIDF, experiment_map
-from psych201.wheels import DownloadError
-from psych201.workbench import main
+from psych201.data import datasets as data, description
+from psych201.figures import world_map as world
+from psych201.models.embeddings import TFIDF, experiment_map
+from psych201.downloads import DownloadError
+from psych201.workbench.cli import main
 
 
 @pytest.fixture(scope="module")

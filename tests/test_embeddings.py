@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from conftest import missing
-from psych201 import embeddings, wheels
+from psych201.models import embeddings
+from psych201 import downloads as wheels
 
 TASKS = ["You choose one of two slot machines, again and again, and win points.",
          "Pick one of two bandits on each trial to earn points.",

@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import ablations, chats, data, formats, models, wordings
-from psych201.pieces import readings_digest
-from psych201.scorers import LanguageModelScorer
+from psych201.inputs import ablations, chats, formats, perturbations as wordings
+from psych201.data import datasets as data
+from psych201.models import language_model as models
+from psych201.inputs.pieces import readings_digest
+from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
-from psych201.trials import find_trials
+from psych201.inputs.trials import find_trials
 
 TINY = {name: models.load(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
 TEXT = [name for name in formats.FORMATS if name not in chats.CHATS]  # formats without a template
@@ -86,7 +88,7 @@ def test_what_is_cut_off_is_named_by_its_place_in_the_session():
 
 def test_options_follow_their_response():
     "The log-probability of the answer that was given is its NLL, whatever the order."
-    from psych201.options import choose_options
+    from psych201.inputs.options import choose_options
 
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
@@ -136,7 +138,7 @@ def test_a_persona_is_read_before_the_same_session():
 
 
 def test_a_shuffled_persona_comes_from_the_whole_data_set_even_where_one_session_is_scored(tmp_path):
-    from psych201.score import make_scorer
+    from psych201.scoring.run import make_scorer
 
     everybody = [told(participant=str(n), age=20 + n) for n in range(5)]
     some = data.Dataset(everybody[:1], source=data.Dataset(everybody))
@@ -148,7 +150,7 @@ def test_a_shuffled_persona_comes_from_the_whole_data_set_even_where_one_session
 
 @given(st.dictionaries(st.sampled_from(["age", "sex", "gender", "diagnosis", "STAI_T", "phq9", "wealth"]), st.none() | st.integers(0, 60) | st.floats() | words | st.lists(st.integers())))
 def test_an_empty_persona_has_as_many_words_and_says_nothing(metadata):
-    from psych201 import interviews
+    from psych201.inputs import personas as interviews
 
     text = interviews.interview(interviews.known_fields(told(**metadata)))
     empty = interviews.emptied(text)
@@ -158,7 +160,7 @@ def test_an_empty_persona_has_as_many_words_and_says_nothing(metadata):
 
 def test_personas_of_real_people(studies):
     "Nobody is given their own persona; whoever has one is given one."
-    from psych201 import interviews
+    from psych201.inputs import personas as interviews
 
     given = interviews.donors(studies)
     known = {one.person: interviews.known_fields(one) for one in studies if interviews.has_persona(one)}
@@ -170,7 +172,7 @@ def test_personas_of_real_people(studies):
 
 
 def test_the_command_line_names_every_format():
-    from psych201.arguments import OPTIONS
+    from psych201.workbench.arguments import OPTIONS
 
     named = OPTIONS["--format"]["help"].partition(": ")[2].partition("; or paper")[0].replace(" (default)", "").split(", ")
     assert named == list(formats.FORMATS)
@@ -202,7 +204,8 @@ def test_options_can_be_renamed_in_real_studies(studies):
 
 def test_a_renamed_option_keeps_its_row_and_its_answer(tmp_path):
     "The row says what the person answered; the score is that of the other name; options are not asked for under wrong names."
-    from psych201 import score, store
+    from psych201.scoring import run as score
+    from psych201.store import store
 
     transcript = session("Choose J or F.\nYou choose <<J>>. You choose <<F>>.\n")
     swapped = session("Choose F or J.\nYou choose <<F>>. You choose <<J>>.\n")

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psych201 import archive, convert, data
-from psych201.checks import KINDS, check_record
-from psych201.files import check_beginning, read_jsonl
-from psych201.participants import field_report, people
-from psych201.report import as_dict, as_text, check
+from psych201.data import archive, conversion as convert, datasets as data
+from psych201.contribute.record_checks import KINDS, check_record
+from psych201.data.files import check_beginning, read_jsonl
+from psych201.participants.table import field_report, people
+from psych201.contribute.report import as_dict, as_text, check
 from psych201.transcripts import DataError, UserError, parse_record
 
 FULL = bool(os.environ.get("PSYCH201_FULL"))
@@ -156,7 +156,7 @@ def test_a_zip_of_zips_of_zips_ends(tmp_path):
 
 def test_a_gzip_that_unfolds_without_end(tmp_path, monkeypatch):
     "Blank lines by the gigabyte: the reading stops at the limit of a file."
-    from psych201 import files
+    from psych201.data import files
 
     monkeypatch.setattr(files, "MAX_FILE", 1 << 22)
     (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(lines_of(GOOD[0]) + b"\n" + b" \n" * (1 << 23)))

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from conftest import encode
-from psych201 import published
-from psych201.scorers import LanguageModelScorer
+from psych201.inputs import paper_rule as published
+from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import CLOSE, OPEN, Transcript
 
 TOLERANCE = 2e-3  # nats per response, from the README of the golden values

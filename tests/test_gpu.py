@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from conftest import SMALL, random_model
-from psych201 import attend, attention, fused, head, kernels, models, predictions
-from psych201.compiled import compile_layers
-from psych201.mixed import to_mixed
+from psych201.likelihood import (
+    attention, attention_kernels as attend, fused_head as fused, head, kernels, logprobs as predictions)
+from psych201.models import language_model as models
+from psych201.models.compile import compile_layers
+from psych201.models.mixed import to_mixed
 from test_architectures import LAYERS, OWN, build
 from test_kernels import HEADS, some_responses
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import peft
 import pytest
 
-from psych201 import weights
+from psych201.models import weights
 
 FIRST, SECOND = "1" * 40, "2" * 40  # commits of the model
 GATED = "meta-llama/Llama-3.1-8B"

@@ -10,8 +10,11 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
-from psych201 import attention, data, fused, head, kernels, models, predictions, tokens
-from psych201.pieces import Piece
+from psych201.likelihood import attention, fused_head as fused, head, kernels, logprobs as predictions
+from psych201.data import datasets as data
+from psych201.models import language_model as models
+from psych201.inputs import tokens
+from psych201.inputs.pieces import Piece
 
 
 def one_request_each(model, encoded) -> np.ndarray:

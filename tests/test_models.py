@@ -11,7 +11,8 @@ import torch
 import transformers
 
 from conftest import encode
-from psych201 import adapters, kernels, loading, models, weights
+from psych201.models import adapters, language_model as models, loading, weights
+from psych201.likelihood import kernels
 
 TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play machine <<F>>. It pays nothing."
 
@@ -345,7 +346,7 @@ def test_an_adapter_without_some_tensors(tmp_path, lora):
 def test_a_model_in_eight_bits(tmp_path):
     "By bitsandbytes, on a CPU: other numbers than in full, but not far, stored apart; with an adapter beside the weights."
     pytest.importorskip("bitsandbytes")
-    from psych201.identities import model_identity
+    from psych201.scoring.identity import model_identity
 
     model, tokenizer = weights.make_tiny("tiny-llama")
     place = save(tmp_path / "mine", model, tokenizer)

@@ -3,10 +3,12 @@ import json
 
 import pytest
 
-from psych201 import convert, data, options, participants
-from psych201.report import check
+from psych201.data import conversion as convert, datasets as data
+from psych201.inputs import options
+from psych201.participants import table as participants
+from psych201.contribute.report import check
 from psych201.transcripts import DataError
-from psych201.workbench import main
+from psych201.workbench.cli import main
 
 
 def lines(folder, *records, name="prompts.jsonl"):

@@ -9,10 +9,12 @@ import papermill
 import polars as pl
 import pytest
 
-from psych201 import data, score, shards, store
-from psych201.cards import card
-from psych201.names import BASELINE_NAMES
-from psych201.runner import WorkbenchError, analyses_folder, run_notebook
+from psych201.data import datasets as data
+from psych201.scoring import run as score
+from psych201.store import shards, store
+from psych201.models.cards import card
+from psych201.models.names import BASELINE_NAMES
+from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
 ROOT = Path(__file__).parent.parent
@@ -260,10 +262,10 @@ def test_the_export_check_finds_an_edited_module(tmp_path, monkeypatch):
     for name in ("pyproject.toml", "settings.ini", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     assert check_export.changed(tmp_path) == []
-    module = tmp_path / "psych201" / "stats.py"
+    module = tmp_path / "psych201" / "stats" / "effect_sizes.py"
     module.write_text(module.read_text() + "\nedited = True\n")
-    shutil.copy(tmp_path / "psych201" / "formats.py", tmp_path / "psych201" / "orphan.py")
-    assert check_export.changed(tmp_path) == ["psych201/orphan.py", "psych201/stats.py"]
+    shutil.copy(tmp_path / "psych201" / "inputs" / "formats.py", tmp_path / "psych201" / "inputs" / "orphan.py")
+    assert check_export.changed(tmp_path) == ["psych201/inputs/orphan.py", "psych201/stats/effect_sizes.py"]
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('allowed_cell_metadata_keys = ["tags"]', ""))
     assert "nbs/analyses/score_model.ipynb" in check_export.changed(tmp_path)
@@ -273,7 +275,7 @@ def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
     "nbdev-test runs many notebooks in one process; those after 06b_attention are to test the package, not that notebook."
     code = ("from pathlib import Path\nfrom nbdev.test import test_nb\nimport torch\nfrom transformers import AttentionInterface, AttentionMaskInterface\n"
             "from psych201 import attention\n"
-            "assert test_nb(Path('nbs/06b_attention.ipynb'))[0] and test_nb(Path('nbs/06b_attend.ipynb'))[0]\n"
+            "assert test_nb(Path('nbs/likelihood/01_attention.ipynb'))[0] and test_nb(Path('nbs/likelihood/00_attention_kernels.ipynb'))[0]\n"
             "assert AttentionInterface()[attention.NAME] is attention.attend_layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
             "assert torch.is_grad_enabled()")
     done = tool("-c", code)

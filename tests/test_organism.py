@@ -4,8 +4,12 @@ import os
 import pandas as pd
 import pytest
 
-from psych201 import arms, cards, data, loading, models, organism, score
-from psych201.runner import run_notebook
+from psych201.stats import robustness as arms
+from psych201.models import cards, language_model as models, loading
+from psych201.data import datasets as data
+from psych201.organism import organism
+from psych201.scoring import run as score
+from psych201.workbench.runner import run_notebook
 
 OPTIMAL, PEOPLE = cards.SHIPPED_PAIRS
 

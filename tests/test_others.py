@@ -4,10 +4,11 @@ import pytest
 import torch
 import transformers
 
-from psych201 import data, models, weights
-from psych201.scorers import LanguageModelScorer
-from psych201.tokens import encode
-from psych201.pieces import marked_pieces
+from psych201.data import datasets as data
+from psych201.models import language_model as models, weights
+from psych201.scoring.language_model import LanguageModelScorer
+from psych201.inputs.tokens import encode
+from psych201.inputs.pieces import marked_pieces
 
 pytestmark = pytest.mark.slow
 RESPONSES = 4

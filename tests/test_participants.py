@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import countries, fields, participants, readings, times
+from psych201.participants import countries, fields, readings, response_times as times, table as participants
 from psych201.transcripts import Transcript
 
 WRITTEN = st.one_of(st.none(), st.booleans(), st.integers(-5, 2030), st.floats(), st.text(max_size=12), st.lists(st.integers(), max_size=2),
@@ -45,7 +45,7 @@ def test_countries_of_iso_are_read_by_every_name():
 def test_our_table_of_countries_is_sound():
     from importlib.resources import files
 
-    table = pd.read_csv(files("psych201") / "tables" / "countries.csv", keep_default_na=False)
+    table = pd.read_csv(files("psych201") / "assets" / "tables" / "countries.csv", keep_default_na=False)
     assert not table["written"].str.casefold().duplicated().any() and set(table["kind"]) == {"demonym", "nation", "name", "city"}
     assert all(countries.read_country(written) == country for written, country in table[["written", "country"]].itertuples(index=False))
     of_iso = {country.name.casefold(): country.alpha_3 for country in pycountry.countries}

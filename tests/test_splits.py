@@ -2,8 +2,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201 import data, splits
-from psych201.transcripts import OPEN, CLOSE, Transcript
+from psych201.data import datasets as data, splits
+from psych201.transcripts import CLOSE, OPEN, Transcript
 
 CHARACTERS = st.text(alphabet="<>Jj \n", max_size=4)
 

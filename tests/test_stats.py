@@ -5,7 +5,12 @@ import polars as pl
 import pytest
 
 from conftest import missing
-from psych201 import data, figures, groups, models, reference, score, stats, store
+from psych201.data import datasets as data
+from psych201 import figures, reference
+from psych201.stats import effect_sizes as stats, groups
+from psych201.models import language_model as models
+from psych201.scoring import run as score
+from psych201.store import store
 
 
 def table(model: str, study: str, nll: list[float], **more) -> pl.DataFrame:
@@ -60,7 +65,7 @@ def test_conditions_are_of_a_format():
 
 
 def test_the_published_summaries_follow_from_the_package_s_tables():
-    "The paper's generation and domain means, from the numbers in psych201/paper."
+    "The paper's generation and domain means, from the numbers in psych201/assets/paper."
     generations = groups.group_means(pl.from_pandas(figures.published_generations()), "cohens_d", "family").sort("family")
     assert generations["mean"].round(4).to_list() == [0.0234, 0.0433, 0.1300, 0.1593]
     domains = figures.published_domain_means().sort_values("cohens_d")

@@ -10,10 +10,12 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from conftest import encode
-from psych201 import data, formats, models, published, tokens
-from psych201.pieces import Piece
+from psych201.data import datasets as data
+from psych201.inputs import formats, paper_rule as published, tokens
+from psych201.models import language_model as models
+from psych201.inputs.pieces import Piece
 from psych201.transcripts import Transcript, find_responses
-from psych201.weights import make_tiny
+from psych201.models.weights import make_tiny
 
 HARD = ["$<<5>>.", "collect<<5>>,", "(<<-0.14>>)\n", "<<s>>", "<s> <|im_end|> <bos> <<<table>>>", "<<>>", " << -3 >>;",
         "é<<né – 日本 🙂>>🙂", "<<a\nb c>>\r\n", "word<<skip>>word", "\"<<\">>\"", "<<J>><<F>>", "\ue0f5<<\ue0f5>>"]

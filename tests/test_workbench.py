@@ -13,10 +13,13 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from psych201 import cards, papers, reference, runner, shards, store, workbench
-from psych201.arguments import check_models
-from psych201.score import example_store
-from psych201.workbench import main
+from psych201.models import cards
+from psych201.workbench import cli as workbench, paper as papers, runner
+from psych201 import reference
+from psych201.store import shards, store
+from psych201.workbench.arguments import check_models
+from psych201.scoring.run import example_store
+from psych201.workbench.cli import main
 
 
 def psych201(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -201,7 +204,7 @@ def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
 
 
 def test_the_format_paper_is_plain_by_the_published_rule(tmp_path, run):
-    from psych201 import store
+    from psych201.store import store
 
     assert run("score", "tiny-llama", "--format", "paper", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))[0] == 0
     assert {(shard.identity.must["format"], shard.identity.must["rule"]) for shard in store.find_shards(tmp_path / "scores")} == {("plain", "paper")}
@@ -218,7 +221,7 @@ def test_help_and_typos_answer_at_once():
     "They import nothing that takes long: no PyTorch, no transformers, no papermill."
     heavy = "{'torch', 'transformers', 'papermill', 'datasets', 'matplotlib'} & set(sys.modules)"
     for words in (["--help"], ["score", "tiny-lama"], ["score", "tiny-llama", "--format", "chats"]):
-        code = f"import sys\nfrom psych201.workbench import main\ntry: main({words})\nexcept SystemExit: pass\nprint({heavy})"
+        code = f"import sys\nfrom psych201.workbench.cli import main\ntry: main({words})\nexcept SystemExit: pass\nprint({heavy})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip().endswith("set()"), (words, done.stdout, done.stderr)
     begin = time.perf_counter()

@@ -42,7 +42,7 @@ def without_stderr(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for path in sorted([*Path("nbs").glob("*.ipynb"), *Path("nbs/experiments").glob("*.ipynb")]):
+    for path in sorted(path for path in Path("nbs").rglob("*.ipynb") if path.parent.name not in ("analyses", ".ipynb_checkpoints")):
         subprocess.run(["nbdev-test", "--save", str(path)], check=True)
         without_stderr(path)
         small_pictures(path)
