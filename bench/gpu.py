@@ -18,8 +18,8 @@ import transformers
 from measure import needed
 from psych201.likelihood.attention import use_own_attention
 from psych201.models.compile import compile_layers
-from psych201.likelihood.kernels import score_batch, token_budget
-from psych201.models.mixed import to_mixed
+from psych201.likelihood.batching import score_batch, token_budget
+from psych201.models.dtypes import to_mixed
 from psych201.inputs.tokens import Tokens
 
 QWEN3 = dict(vocab_size=151_936, head_dim=128, num_key_value_heads=8, max_position_embeddings=40_960, rms_norm_eps=1e-6)

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from psych201.models import language_model as models
-from psych201.inputs import paper_rule as published
 from psych201.likelihood.attention import use_own_attention
-from psych201.paradigms import two_armed_bandit as bandit
-from psych201.likelihood.kernels import score_tokens
+from psych201 import data, inputs, models, paradigms
+from psych201.paradigms import two_armed_bandit
+from psych201.likelihood.nll import score_tokens
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 
@@ -30,8 +29,8 @@ torch.set_grad_enabled(False)
 
 def session(tokenizer, tokens: int, seed: int = 1) -> Transcript:
     "A simulated session of at most so many tokens, in whole rounds."
-    people = bandit.draw_participants(1, seed)
-    text = bandit.tell(people.iloc[0], bandit.simulate(people, tokens // 12, seed))
+    people = two_armed_bandit.draw_participants(1, seed)
+    text = paradigms.tell(people.iloc[0], two_armed_bandit.simulate(people, tokens // 12, seed))
     rounds = text.splitlines(keepends=True)
     lengths = np.cumsum([len(ids) for ids in tokenizer(rounds, add_special_tokens=False).input_ids])
     return Transcript("".join(rounds[: int(np.searchsorted(lengths, tokens - 2))]), "bench", "exp1", str(seed))
@@ -67,7 +66,7 @@ def needed(model: torch.nn.Module, tokens: int, scored: int) -> float:
 
 def published_way(model: torch.nn.Module, tokenizer, transcript: Transcript) -> list[float]:
     "NLL of each response as the published evaluation computes it: all logits, cross-entropy of all tokens, then spans."
-    tokens = published.encode_paper(published.paper_text(transcript.text, 10**9), tokenizer)
+    tokens = inputs.encode_paper(inputs.paper_text(transcript.text, 10**9), tokenizer)
     ids = torch.from_numpy(tokens.ids)[None]
     logits = model(input_ids=ids, use_cache=False).logits.float()
     shifted = logits[:, :-1].contiguous()
@@ -172,8 +171,8 @@ def memory(tokens: int, words: int | None) -> dict:
 def requests(model: str, responses: int, sampled: int, batch: int, tool: str) -> dict:
     "Seconds for all responses of a session, one request a response, from evenly spread ones; and ours for the whole session."
     one, theirs = load(model, "float32"), load(model, "float32", own=False)
-    people = bandit.draw_participants(1, 1)
-    transcript = Transcript(bandit.tell(people.iloc[0], bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
+    people = two_armed_bandit.draw_participants(1, 1)
+    transcript = Transcript(paradigms.tell(people.iloc[0], two_armed_bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
     places = np.linspace(0, responses - 1, sampled).round().astype(int)
     asked = [(transcript.text[:begin], transcript.text[begin:end]) for begin, end in (transcript.spans[place] for place in places)]
     groups = [asked[begin : begin + batch] for begin in range(0, len(asked), batch)]
@@ -218,14 +217,13 @@ def sessions(number: int, responses: int, studies: int = 149):
 
 def data_set(number: int, responses: int) -> dict:
     "Sessions are simulated and written as an archive, split and summarised on the way; then the summary is read back."
-    from psych201.data import conversion as convert, datasets as data, description
 
     simulated, _ = seconds(lambda: sum(len(one.text) for one in sessions(number // 20, responses)))
     with tempfile.TemporaryDirectory() as folder:
-        written, table = seconds(lambda: convert.write_archive(sessions(number, responses), f"{folder}/archive"))
+        written, table = seconds(lambda: data.write_archive(sessions(number, responses), f"{folder}/archive"))
         opened, counts = seconds(lambda: data.open_data(f"{folder}/archive").counts())
         part, _ = seconds(lambda: data.load(f"{folder}/archive", studies=["study7"], split="evaluation"))
-        described, found = seconds(lambda: description.describe(data.open_data(f"{folder}/archive")))
+        described, found = seconds(lambda: data.describe(data.open_data(f"{folder}/archive")))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
     assert counts["transcripts"].sum() == number and counts["responses"].sum() == number * responses and len(table) == len(counts)
     assert found.studies["responses"].sum() == number * responses

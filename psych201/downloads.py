@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from .transcripts import UserError
+from .errors import UserError
 
 # %% ../nbs/04_downloads.ipynb #download-error
 class DownloadError(UserError):

@@ -11,9 +11,8 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
-from psych201.data import datasets as data
-from psych201.models import language_model as models, weights
-from psych201.inputs import tokens
+from psych201 import data, inputs, models
+from psych201.models import weights
 from psych201.inputs.pieces import marked_pieces
 
 settings.register_profile("any machine", deadline=None)  # a slow one is no failure
@@ -25,9 +24,9 @@ def missing(reason: str):
     (pytest.fail if os.environ.get("PSYCH201_NO_SKIP") else pytest.skip)(reason)
 
 
-def encode(text: str, tokenizer) -> tokens.Tokens:
+def encode(text: str, tokenizer) -> inputs.Tokens:
     "The token ids of a marked text in the plain format."
-    return tokens.encode(marked_pieces(text), tokenizer)
+    return inputs.encode(marked_pieces(text), tokenizer)
 
 
 SMALL = dict(vocab_size=331, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,

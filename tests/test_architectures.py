@@ -8,9 +8,9 @@ import torch
 import transformers
 
 from conftest import SMALL, random_model
-from psych201.likelihood import (
-    attention, attention_kernels as attend, batching as alike, kernels, logprobs as predictions)
-from psych201.models.mixed import is_mixed, to_mixed
+from psych201 import likelihood
+from psych201.likelihood import attention_kernels, batching, logprobs as logprobs_module
+from psych201.models.dtypes import is_mixed, to_mixed
 from psych201.inputs.tokens import Tokens
 
 WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
@@ -52,13 +52,13 @@ def test_equal_to_both_ways_of_transformers(name):
     for length in (2, WINDOW - 1, WINDOW, WINDOW + 1, WINDOW + 63, WINDOW + 64, WINDOW + 65, 200):
         ids = torch.randint(3, WORDS, (length,), generator=generator)
         found = {}
-        for way in ("eager", "sdpa", attention.NAME):
+        for way in ("eager", "sdpa", likelihood.NAME):
             model.set_attn_implementation(way)
             found[way] = logprobs(model, ids)
         assert np.std(found["eager"]) > 0.4, "a model this flat would hide mistakes"
         for way in ("eager", "sdpa"):
-            np.testing.assert_allclose(found[attention.NAME], found[way], rtol=0, atol=1e-4, err_msg=f"{length} {way}")
-    assert attention.why_not(model.config) is None
+            np.testing.assert_allclose(found[likelihood.NAME], found[way], rtol=0, atol=1e-4, err_msg=f"{length} {way}")
+    assert likelihood.why_not(model.config) is None
 
 
 def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
@@ -78,15 +78,15 @@ def test_packed_texts_do_not_see_each_other(name, one_call, monkeypatch):
     "Also where a GPU has a kernel for texts of varying lengths (here a stand-in), which then also reads single texts with windows."
     if one_call:
         calls = []
-        monkeypatch.setattr(attend, "varlen_attn", lambda *tensors, enable_gqa, **how: calls.append(1) or varlen(*tensors, enable_gqa=enable_gqa, **how))
-        monkeypatch.setattr(attend, "_varlen_works", lambda device, dtype, width: attend._varlen_right(device, dtype, width))
+        monkeypatch.setattr(attention_kernels, "varlen_attn", lambda *tensors, enable_gqa, **how: calls.append(1) or varlen(*tensors, enable_gqa=enable_gqa, **how))
+        monkeypatch.setattr(attention_kernels, "_varlen_works", lambda device, dtype, width: attention_kernels._varlen_right(device, dtype, width))
     model = build(name)
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     lengths = [1, 30, 130, 24]
     texts = torch.randint(3, WORDS, (sum(lengths),), generator=torch.Generator().manual_seed(1)).split(lengths)
     alone = np.concatenate([logprobs(model, text) for text in texts])
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    with attention.packed(np.cumsum(lengths).tolist()):
+    with likelihood.packed(np.cumsum(lengths).tolist()):
         together = logprobs(model, torch.cat(texts), position_ids=positions)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)
     assert not one_call or len(calls) >= 3 * LAYERS["num_hidden_layers"]  # the trial's two and its own in each layer
@@ -96,12 +96,12 @@ def test_packed_texts_do_not_see_each_other(name, one_call, monkeypatch):
 def test_branches(name):
     "Ways in which a text goes on, behind the text: as if each were read alone, below, at and above the window."
     model = build(name)
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     ids = torch.randint(3, WORDS, (130,), generator=torch.Generator().manual_seed(7))
     ways = [torch.tensor(way) for way in ((5, 6, 7), (9,), (8, 8))]
-    branches = [attention.Branch(seen, (3, 1, 2)) for seen in (2, WINDOW - 1, WINDOW, 129)]
-    inputs, positions = torch.cat([ids, *ways * len(branches)]), attention.branch_positions(len(ids), branches)[None]
-    with attention.branched(len(ids), branches):
+    branches = [likelihood.Branch(seen, (3, 1, 2)) for seen in (2, WINDOW - 1, WINDOW, 129)]
+    inputs, positions = torch.cat([ids, *ways * len(branches)]), likelihood.branch_positions(len(ids), branches)[None]
+    with likelihood.branched(len(ids), branches):
         together = logprobs(model, inputs, position_ids=positions)
     np.testing.assert_allclose(together[:130], logprobs(model, ids), rtol=0, atol=1e-4)
     begin = 130
@@ -116,7 +116,7 @@ def test_branches(name):
 def test_texts_that_begin_alike(name, monkeypatch):
     "What they share is read once, below, at and above the window; each gets what it gets alone, also where its own part is long."
     model, generator = build(name), torch.Generator().manual_seed(0)
-    model.set_attn_implementation(attention.NAME)
+    model.set_attn_implementation(likelihood.NAME)
     draw = lambda n: torch.randint(3, WORDS, (n,), generator=generator).numpy()
     for shared in (WINDOW - 1, WINDOW + 40, 150):
         begin, texts = draw(shared), []
@@ -126,13 +126,13 @@ def test_texts_that_begin_alike(name, monkeypatch):
         texts += [replace(texts[-1], ids=np.concatenate([texts[-1].ids[:-1], draw(1)])) for _ in range(2)]  # the same but for the answer
         for masked in (512, 16):
             lone = []
-            monkeypatch.setattr(predictions, "_MASKED", masked)
+            monkeypatch.setattr(logprobs_module, "_MASKED", masked)
             with monkeypatch.context() as patch:
-                patch.setattr(alike, "score_batch", lambda model, texts, budget: lone.extend(texts) or kernels.score_batch(model, texts, budget))
-                together = alike.score_alike(model, texts)
-            alone = list(kernels.score_batch(model, texts, 0))
+                patch.setattr(batching, "score_batch", lambda model, texts, budget: lone.extend(texts) or likelihood.score_batch(model, texts, budget))
+                together = likelihood.score_alike(model, texts)
+            alone = list(likelihood.score_batch(model, texts, 0))
             np.testing.assert_allclose([one.nll for one in together], [one.nll for one in alone], rtol=0, atol=2e-4)
-            alike_to_the_end = alike.score_alike(model, texts[-3:])
+            alike_to_the_end = likelihood.score_alike(model, texts[-3:])
             np.testing.assert_allclose([one.nll for one in alike_to_the_end], [one.nll for one in alone[-3:]], rtol=0, atol=2e-4)
             assert len(lone) < 3 and np.std([one.nll for one in alone]) > 0.1
 
@@ -143,7 +143,7 @@ def test_what_is_not_ours_to_do_stays_right(name):
     model = build(name)
     ids = torch.randint(3, WORDS, (90,), generator=torch.Generator().manual_seed(2))
     expected = logprobs(model, ids)
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     first = model(input_ids=ids[None, :50], use_cache=True)
     rest = model(input_ids=ids[None, 50:], past_key_values=first.past_key_values).logits[0].log_softmax(-1)
     np.testing.assert_allclose(rest, expected[50:], rtol=0, atol=1e-4)
@@ -160,7 +160,7 @@ def test_others_keep_their_own(name):
     model = build(name)
     ids = torch.randint(3, WORDS, (90,), generator=torch.Generator().manual_seed(3))
     expected, before = logprobs(model, ids), model.config._attn_implementation
-    assert not attention.use_own_attention(model) and attention.why_not(model.config)
+    assert not likelihood.use_own_attention(model) and likelihood.why_not(model.config)
     assert model.config._attn_implementation == before
     np.testing.assert_array_equal(logprobs(model, ids), expected)
 
@@ -177,21 +177,21 @@ def test_a_model_that_also_takes_images():
     seen[10:14] = 5
     kinds = (seen == 5).long()[None]
     expected = logprobs(model, ids), logprobs(model, seen, pixel_values=image, token_type_ids=kinds)
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     found = logprobs(model, ids), logprobs(model, seen, pixel_values=image, token_type_ids=kinds)
     for one, other in zip(found, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 def test_the_table_is_what_is_tested():
-    assert attention.TESTED == {build(name).config.get_text_config().model_type for name in OWN}
+    assert likelihood.TESTED == {build(name).config.get_text_config().model_type for name in OWN}
 
 
 @pytest.mark.parametrize("name", [*OWN, *THEIRS])
 def test_mixed_precision(name):
     "What autocast does with float32 weights, but for routers; nearer to float32 than with bfloat16 throughout."
     exact, moved = build(name), []
-    attention.use_own_attention(exact)
+    likelihood.use_own_attention(exact)
     mixed, rounded = to_mixed(copy.deepcopy(exact)), copy.deepcopy(exact)
     for parameter in rounded.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
@@ -211,8 +211,8 @@ def test_mixed_precision(name):
 
 def test_whoever_asks_first_for_the_fused_operator(monkeypatch):
     "The trial of PyTorch's operator is in float32, also where a model in mixed precision is the first to need it."
-    attend._fused_works.cache_clear()
-    alone = attend._fused_works()
-    attend._fused_works.cache_clear()
+    attention_kernels._fused_works.cache_clear()
+    alone = attention_kernels._fused_works()
+    attention_kernels._fused_works.cache_clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert attend._fused_works() == alone
+        assert attention_kernels._fused_works() == alone

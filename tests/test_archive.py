@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.data import archive, conversion as convert, datasets as data, splits
-from psych201.transcripts import DataError, Transcript, UserError
+from psych201 import data, store
+from psych201.data import archive
+from psych201.errors import DataError, UserError
+from psych201.transcripts import Transcript
 from psych201.workbench.cli import main
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -27,15 +29,15 @@ TRANSCRIPT = st.builds(lambda shown, answers, *rest: Transcript(shown.replace("<
 def test_a_transcript_comes_back_as_it_was(tmp_path_factory, transcripts):
     "Through a row and a Parquet file, whatever its text, times and metadata."
     path = tmp_path_factory.mktemp("archive") / "a.parquet"
-    assert archive.write_rows(path, map(archive.to_row, transcripts), group=2) == len(transcripts)
-    again = list(archive.iterate([archive.ArchiveFile("train", "a", path)], group=3))
+    assert data.write_rows(path, map(data.to_row, transcripts), group=2) == len(transcripts)
+    again = list(data.iterate([data.ArchiveFile("train", "a", path)], group=3))
     assert again == transcripts and [one.key for one in again] == [one.key for one in transcripts]
 
 
 @given(st.lists(st.text(min_size=1, max_size=12).filter(lambda name: name.encode("utf-8", "ignore").decode() == name), min_size=1, unique=True))
 def test_names_of_studies_stay_in_the_folder(tmp_path_factory, names):
     folder = tmp_path_factory.getbasetemp() / "names"
-    paths = {archive.file_of(folder, "train", name) for name in names}
+    paths = {data.file_of(folder, "train", name) for name in names}
     assert len(paths) == len(names) and {path.parent for path in paths} == {folder / "data" / "train"}
     assert all(os.path.normpath(path) == str(path) and not path.name.startswith(".") for path in paths)
 
@@ -44,7 +46,7 @@ def test_names_of_studies_stay_in_the_folder(tmp_path_factory, names):
 def real(studies_path, tmp_path_factory):
     "The archive of all real studies."
     folder = tmp_path_factory.mktemp("real") / "archive"
-    table, problems = convert.convert([studies_path], folder)
+    table, problems = data.convert([studies_path], folder)
     return folder, table, problems
 
 
@@ -61,7 +63,7 @@ def test_an_archive_of_real_studies(real, studies):
     summary = data.summarise(studies)
     for column in counts:
         assert counts[column].sort_index().tolist() == summary[column].sort_index().tolist(), column
-    drawn = splits.split(studies)["evaluation"]
+    drawn = data.split(studies)["evaluation"]
     assert sorted(one.key for one in data.load(folder, split="evaluation")) == sorted(one.key for one in drawn)
     assert set(table["domain"]) > {"Memory", "Risky Choice"}
 
@@ -74,7 +76,7 @@ def test_datasets_reads_an_archive_by_its_card(real, studies):
     found = datasets.load_dataset(str(folder))
     assert {split: len(rows) for split, rows in found.items()} == dict(table.group_by("split").agg(pl.col("transcripts").sum()).rows())
     noted = []
-    again = convert.from_datasets(found["evaluation"], noted.append)
+    again = data.from_datasets(found["evaluation"], noted.append)
     assert not noted and sorted(one.key for one in again) == sorted(one.key for one in data.load(folder, split="evaluation"))
     some = {one.key: one for one in studies}
     assert all(one.metadata == some[one.key].metadata for one in again if one.study != "guenther2024substitutions")
@@ -89,7 +91,7 @@ def test_only_what_is_asked_for_is_read(real, monkeypatch):
     lazy = data.open_data(folder, studies=["dezfouli2019"])
     assert (len(lazy), lazy.counts()["responses"].sum()) == (101, 132251)
     assert [path.stem for path in opened] == ["dezfouli2019"]
-    assert "text" not in str(archive.scan(folder).select("study", "responses").explain().split("PROJECT")[1:2]).lower()
+    assert "text" not in str(data.scan(folder).select("study", "responses").explain().split("PROJECT")[1:2]).lower()
 
 
 def test_a_killed_conversion_leaves_no_archive(tmp_path):
@@ -113,12 +115,12 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     (tmp_path / "worse").mkdir()
     (tmp_path / "worse" / "prompts.zip").write_bytes(b"PK no zip")
     with pytest.raises(DataError, match="cannot be unpacked"):
-        convert.convert([tmp_path / "good", tmp_path / "worse"], tmp_path / "archive")
+        data.convert([tmp_path / "good", tmp_path / "worse"], tmp_path / "archive")
     with pytest.raises(DataError, match="does not exist|could not be loaded"):
-        convert.convert([tmp_path / "gone"], tmp_path / "archive")
+        data.convert([tmp_path / "gone"], tmp_path / "archive")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "worse"]
     with pytest.raises(UserError, match="is there already"):
-        convert.convert([tmp_path / "good"], tmp_path / "worse")
+        data.convert([tmp_path / "good"], tmp_path / "worse")
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path):
@@ -140,7 +142,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_an_archive_is_scored_study_by_study(tmp_path, capsys):
     "By the command line, one split of it; the store holds the rows of the same transcripts scored at once."
-    from psych201.store import store
+    from psych201 import data
 
     assert main(["convert", "sample", "--output", str(tmp_path / "archive")]) == 0
     words = ["score", "tiny-llama", "baseline:uniform", "--data", str(tmp_path / "archive"), "--split", "evaluation", "--output", str(tmp_path / "lazy")]
@@ -158,19 +160,19 @@ def test_pushing_sends_the_folder_as_it_is(tmp_path, monkeypatch):
     import huggingface_hub
 
     sent = {}
-    convert.write_archive(data.load("sample"), tmp_path / "archive")
+    data.write_archive(data.load("sample"), tmp_path / "archive")
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, name, **how: sent.update(name=name, **how) or f"https://huggingface.co/datasets/{name}")
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, **how: sent.update(how))
-    assert convert.push(tmp_path / "archive", "me/mine").endswith("me/mine")
+    assert data.push(tmp_path / "archive", "me/mine").endswith("me/mine")
     assert sent == {"name": "me/mine", "repo_type": "dataset", "private": True, "exist_ok": True, "repo_id": "me/mine", "folder_path": str(tmp_path / "archive")}
 
 
 def test_seen_texts_evaluate_nothing(tmp_path):
     "What was trained on is named by another source."
-    convert.write_archive(data.load("sample"), tmp_path / "archive")
+    data.write_archive(data.load("sample"), tmp_path / "archive")
     drawn = data.load(tmp_path / "archive", split="evaluation")
     seen = {drawn[0].digest}
-    again, _ = convert.convert("sample", tmp_path / "again", seen=seen)
+    again, _ = data.convert("sample", tmp_path / "again", seen=seen)
     kept = {one.digest for one in data.load(tmp_path / "again", split="evaluation")}
     assert drawn[0].digest not in kept and len(kept) == 2  # somebody else of the study is drawn
     assert again["transcripts"].sum() == 20

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.data import datasets as data
-from psych201.scoring import outcomes, run as score
-from psych201.inputs import quantities
-from psych201.store import store
+from psych201 import data, inputs, scoring, store
 from psych201.scoring.baselines import BASELINES, make_baseline
 from psych201.scoring.sequence_baselines import _learn, _predict
 from psych201.transcripts import Transcript
@@ -142,7 +139,7 @@ def test_real_studies(studies, name, tmp_path):
     "Two sessions of each study by each baseline: every response has a finite NLL or is empty."
     seen = Counter()
     some = data.Dataset([one for one in studies if (seen.update([one.study]), seen[one.study])[1] <= 2], source=studies)
-    score.score(name, some, tmp_path, progress="none")
+    scoring.score(name, some, tmp_path, progress="none")
     rows = store.read_scores(tmp_path)
     assert set(rows["reason"].drop_nulls()) <= {"empty"} and rows.filter(reason=None)["nll"].is_finite().all()
     assert len(rows) == sum(len(one.spans) for one in some)
@@ -154,8 +151,8 @@ def test_quantities_and_outcomes_of_real_studies(studies):
     for one in studies:
         answers.setdefault(one.study, Counter()).update(filter(None, one.responses))
         if len(read.setdefault(one.study, [])) < 2_000:
-            read[one.study] += outcomes.read_outcomes(one)
-    assert {study for study, counts in answers.items() if quantities.is_quantity(counts)} == {"little2024functionestimation"}
+            read[one.study] += scoring.read_outcomes(one)
+    assert {study for study, counts in answers.items() if inputs.is_quantity(counts)} == {"little2024functionestimation"}
     known = {study: np.mean([outcome is not None for outcome in some]) for study, some in read.items()}
     for study in ("dezfouli2019", "busch2024_stroop", "xu2023augmenting", "spektor2019contexteffects"):
         assert known[study] > 0.95, known

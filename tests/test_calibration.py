@@ -4,13 +4,10 @@ import polars as pl
 import pytest
 from scipy.special import logsumexp
 
-from psych201.store import option_table as choices, store
-from psych201.data import datasets as data
-from psych201.models import language_model as models
-from psych201.scoring import run as score
+from psych201 import data, models, scoring, store
 from psych201.stats.calibration import (
     Choices, choice_arrays, crossvalidated_nll, fit_temperature, option_nll, split_misalignment)
-from psych201.stats.chance import pseudo_r2
+from psych201.stats.accuracy_and_chance import pseudo_r2
 
 
 def planted(random, temperature: float, n: int = 3000, people: int = 30, options: int = 3) -> tuple[Choices, np.ndarray]:
@@ -55,15 +52,15 @@ def test_what_is_no_option_takes_part_in_nothing():
 def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma"):
-        score.score(models.load(name, device="cpu"), data.load("sample", transcripts=3), folder, progress="none")
+        scoring.score(models.load(name, device="cpu"), data.load("sample", transcripts=3), folder, progress="none")
     for name in ("baseline:uniform", "baseline:marginal", "baseline:earlier"):
-        score.score(name, data.load("sample", transcripts=3), folder, progress="none")
+        scoring.score(name, data.load("sample", transcripts=3), folder, progress="none")
     return folder
 
 
 def test_from_a_store(scored):
     "NLL among options is the NLL of the answer and the mass of the options, of those that the participant used."
-    table = choices.scan_choices(scored, ["tiny-llama"]).collect()
+    table = store.scan_choices(scored, ["tiny-llama"]).collect()
     arrays = choice_arrays(table)
     given = table.filter("given").group_by("study", "person", "transcript", "response_index").agg(
         mass=pl.col("logprob").cast(pl.Float64).exp().sum(), n=pl.len())
@@ -72,12 +69,12 @@ def test_from_a_store(scored):
     assert len(rows) == len(arrays.chosen) > 150
     np.testing.assert_allclose(option_nll(arrays), (rows["nll"] + rows["mass"].log()).to_numpy(), atol=1e-4)
     assert len(np.unique(arrays.person)) == rows["person"].n_unique()
-    uniform = choice_arrays(choices.scan_choices(scored, ["baseline:uniform"]).collect())
+    uniform = choice_arrays(store.scan_choices(scored, ["baseline:uniform"]).collect())
     np.testing.assert_allclose(option_nll(uniform), np.log(np.isfinite(uniform.logprob).sum(1)), atol=1e-6)
 
 
 def test_two_models_of_the_same_responses(scored):
-    post, base = (choice_arrays(choices.scan_choices(scored, [name]).collect()) for name in ("tiny-gemma", "tiny-llama"))
+    post, base = (choice_arrays(store.scan_choices(scored, [name]).collect()) for name in ("tiny-gemma", "tiny-llama"))
     parts = split_misalignment(post, base)
     assert parts["responses"] == len(base.chosen) and parts["difference"] == pytest.approx(parts["removed"] + parts["stays"])
     back = split_misalignment(base, post)

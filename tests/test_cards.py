@@ -3,11 +3,10 @@ import re
 
 import pytest
 
-from psych201.workbench import analysis, cli as workbench
-from psych201.models import cards, language_model as models, names
-from psych201.data import datasets as data
-from psych201.scoring import run as score
-from psych201.store import store
+from psych201 import data, errors, models, reference, scoring, store, workbench
+from psych201.models import language_model
+from psych201.store import read
+from psych201.workbench import cli
 from psych201.models.weights import make_tiny
 
 
@@ -21,23 +20,23 @@ def copies(tmp_path):
     return tmp_path / "models"
 
 
-@pytest.mark.parametrize("name", cards.published_models()["model"])
+@pytest.mark.parametrize("name", reference.published_models()["model"])
 def test_every_published_model_has_a_card(name):
-    card = models.card(name)
-    assert not card.guessed and card.type in cards.MODEL_TYPES and card.generation >= 1.5 and card.context >= 4_096
-    assert names.check_name(name) == name
+    card = language_model.card(name)
+    assert not card.guessed and card.type in models.MODEL_TYPES and card.generation >= 1.5 and card.context >= 4_096
+    assert models.check_name(name) == name
 
 
 def test_pairs_have_cards_and_caveats():
-    table = models.pairs()
+    table = language_model.pairs()
     assert table["type"].isin(["instruct", "reasoning", "vision", "code", "math", "behavioural"]).all()
     assert table.duplicated(["post", "base"]).sum() == 0
     published = table[table["source"] == "published"]
-    assert len(published) == 65 and (published["note"] != "").sum() == (cards.published_pairs()["note"] != "").sum()
-    assert not models.pairs(same_size=True)["post"].str.contains("Qwen3-VL-32B|Qwen3-VL-2B|11B-Vision|90B-Vision").any()
-    assert len(models.pairs(same_size=True)) == table["same_size"].sum() < len(table)
-    vision = models.pairs(type="vision")
-    assert set(vision["post"]) == {post for post in table["post"] if models.card(post).type == "vision"}
+    assert len(published) == 65 and (published["note"] != "").sum() == (reference.published_pairs()["note"] != "").sum()
+    assert not language_model.pairs(same_size=True)["post"].str.contains("Qwen3-VL-32B|Qwen3-VL-2B|11B-Vision|90B-Vision").any()
+    assert len(language_model.pairs(same_size=True)) == table["same_size"].sum() < len(table)
+    vision = language_model.pairs(type="vision")
+    assert set(vision["post"]) == {post for post in table["post"] if language_model.card(post).type == "vision"}
 
 
 def test_copies_in_folders_are_a_published_pair(copies, tmp_path, capsys):
@@ -47,11 +46,11 @@ def test_copies_in_folders_are_a_published_pair(copies, tmp_path, capsys):
     assert workbench.main(words) == 0, capsys.readouterr().err
     table = capsys.readouterr().out
     assert re.search(r"Qwen/Qwen3-0.6B-Base +simulated2026bandit", table)
-    assert analysis.scored_pairs(out / "scores") == [("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base")]
+    assert workbench.scored_pairs(out / "scores") == [("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base")]
     runs = {run["model"]: run["card"] for run in store.read_runs(out / "scores")}
     assert runs["Qwen/Qwen3-0.6B"]["type"] == "reasoning" and not runs["Qwen/Qwen3-0.6B"]["guessed"]
     assert {path.name.split("-sample")[0] for path in (out / "notebooks").iterdir()} == {"score_model-Qwen--Qwen3-0.6B", "score_model-Qwen--Qwen3-0.6B-Base"}
-    assert workbench._stored_names([str(copies / "Qwen3-0.6B"), "Qwen/Qwen3-4B"]) == ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B"]
+    assert cli._stored_names([str(copies / "Qwen3-0.6B"), "Qwen/Qwen3-4B"]) == ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B"]
 
 
 def test_a_copy_says_what_it_is_taken_for(copies, capsys):
@@ -68,9 +67,9 @@ def test_a_copy_says_what_it_is_taken_for(copies, capsys):
 def test_a_copy_with_other_weights_is_not_added_to_the_scores_of_the_model(copies, tmp_path):
     "The name is the same, the identity is not."
     one = data.load("sample", transcripts=1)
-    score.score(f"{copies}/Qwen3-0.6B", one, tmp_path / "scores", progress="none")
-    with pytest.raises(store.StoreError, match="made differently: weights"):
-        score.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load("sample", transcripts=2), tmp_path / "scores", progress="none")
+    scoring.score(f"{copies}/Qwen3-0.6B", one, tmp_path / "scores", progress="none")
+    with pytest.raises(read.StoreError, match="made differently: weights"):
+        scoring.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load("sample", transcripts=2), tmp_path / "scores", progress="none")
 
 
 def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
@@ -79,12 +78,12 @@ def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
     (tmp_path / "settings.ini").write_text("[DEFAULT]\nworkbench = psych201\n")
     (tmp_path / "models.csv").write_text("name,path,family,size,type,base\ntuned,models/my-finetune,Qwen3,0.6,behavioural,Qwen/Qwen3-0.6B-Base\n")
     assert workbench.main(["score", "tuned", "models/Qwen3-0.6B-Base", "--data", "sample", "--transcripts", "1", "--output", "out"]) == 0, capsys.readouterr().err
-    assert analysis.scored_pairs("out/scores") == [("tuned", "Qwen/Qwen3-0.6B-Base")]
+    assert workbench.scored_pairs("out/scores") == [("tuned", "Qwen/Qwen3-0.6B-Base")]
     assert {run["model"]: run["card"]["type"] for run in store.read_runs("out/scores")} == {"tuned": "behavioural", "Qwen/Qwen3-0.6B-Base": "base"}
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,models/my-finetune,instruct\n")
-    assert models.card("tuned").type == "instruct" and models.card("tuned").family == "my-finetune" and analysis.scored_pairs("out/scores") == []
+    assert language_model.card("tuned").type == "instruct" and language_model.card("tuned").family == "my-finetune" and workbench.scored_pairs("out/scores") == []
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,nowhere,instruct\n")
-    with pytest.raises(cards.ModelError, match="no folder nowhere"):
+    with pytest.raises(errors.ModelError, match="no folder nowhere"):
         models.load("tuned")
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,models/my-finetune,chatty\n")
     assert workbench.main(["score", "tuned"]) == 1
@@ -98,4 +97,4 @@ def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
     ("Qwen3-8B-AWQ", None), ("Qwen3-8B-finetuned", None), ("Qwen3", None)])
 def test_of_which_model_a_folder_is_a_copy(tmp_path, path, known):
     (tmp_path / path).mkdir(parents=True)
-    assert names.published_copy(tmp_path / path) == known
+    assert models.published_copy(tmp_path / path) == known

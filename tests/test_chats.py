@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.inputs import chats, formats, tokens
-from psych201.data import datasets as data
-from psych201.models import language_model as models
+from psych201 import data, inputs, models
+from psych201.inputs import chats
+from psych201.models import language_model
 from psych201.inputs.pieces import readings_digest
 from psych201.scoring.language_model import LanguageModelScorer
-from psych201.transcripts import Transcript, UserError
+from psych201.transcripts import Transcript
+from psych201.errors import UserError
 from psych201.models.weights import make_tiny
 
 # Written for these tests, with the habits of the families whose names they bear.
@@ -78,7 +79,7 @@ def rendered(tokenizer, messages: list[tuple[str, str]], **how) -> str:
 def test_the_first_answer_is_asked_for_as_the_template_asks(style):
     "Up to the first response the text is the template's own, with thinking off and closed where it cannot be turned off."
     tokenizer = TOKENIZERS[style]
-    text = joined(chats.chat(Transcript("Choose J or F:<<J>>", "s", "e", "p"), tokenizer))
+    text = joined(inputs.chat(Transcript("Choose J or F:<<J>>", "s", "e", "p"), tokenizer))
     own = rendered(tokenizer, [("user", "Choose J or F:")], enable_thinking=False)
     if style == "olmo3_think":
         own = own.replace("<think>", THOUGHTS[style])
@@ -87,9 +88,9 @@ def test_the_first_answer_is_asked_for_as_the_template_asks(style):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("thinking", chats.THINKING)
+@pytest.mark.parametrize("thinking", inputs.THINKING)
 def test_every_answer_is_opened_alike(style, thinking):
-    pieces = chats.chat(BANDIT, TOKENIZERS[style], thinking)
+    pieces = inputs.chat(BANDIT, TOKENIZERS[style], thinking)
     openings = {pieces[place - 1].text for place, piece in enumerate(pieces) if piece.kind == "response"}
     assert len(openings) == 1
     assert openings.pop().endswith(THOUGHTS.get(style, "\n")) == (thinking == "empty" or style not in THOUGHTS)
@@ -99,13 +100,13 @@ def test_every_answer_is_opened_alike(style, thinking):
 @pytest.mark.parametrize("style", STYLES)
 def test_one_first_token_and_the_end_of_the_turn_behind_each_response(style):
     tokenizer = TOKENIZERS[style]
-    encoded = tokens.encode(chats.chat(BANDIT, tokenizer), tokenizer)
-    first, end = tokens.first_tokens(tokenizer), tokenizer.convert_tokens_to_ids(TURN[style])
+    encoded = inputs.encode(inputs.chat(BANDIT, tokenizer), tokenizer)
+    first, end = inputs.first_tokens(tokenizer), tokenizer.convert_tokens_to_ids(TURN[style])
     assert encoded.ids[: len(first)].tolist() == first and (not first or (encoded.ids == first[0]).sum() == 1)
     assert [encoded.ids[a:b].tolist() for a, b in zip(encoded.end, encoded.close)] == [[end]] * 2
     assert [tokenizer.decode(encoded.ids[a:b]) for a, b in zip(encoded.start, encoded.end)] == ["J", "F"]
-    twice, = chats.chat_paper(BANDIT, tokenizer)
-    ids = tokens.encode(twice.pieces, tokenizer).ids
+    twice, = inputs.chat_paper(BANDIT, tokenizer)
+    ids = inputs.encode(twice.pieces, tokenizer).ids
     assert ids[: 2 * len(first)].tolist() == 2 * first and (not first or (ids == first[0]).sum() == 2)
 
 
@@ -113,11 +114,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(list(STYLES)), st.lists(st.tuples(texts, texts), min_size=1, max_size=5), texts, st.sampled_from(chats.THINKING), st.sampled_from(["default", "none"]) | texts.filter(str.strip))
+@given(st.sampled_from(list(STYLES)), st.lists(st.tuples(texts, texts), min_size=1, max_size=5), texts, st.sampled_from(inputs.THINKING), st.sampled_from(["default", "none"]) | texts.filter(str.strip))
 def test_contents_are_untouched(style, exchanges, last, thinking, system):
     "White space, words of templates and control tokens in contents stay what they are, and plain text."
     transcript = Transcript("".join(f"{shown}<<{answer}>>" for shown, answer in exchanges) + last, "s", "e", "p")
-    pieces = chats.chat(transcript, TOKENIZERS[style], thinking, system)
+    pieces = inputs.chat(transcript, TOKENIZERS[style], thinking, system)
     assert [piece.text for piece in pieces if piece.kind == "response"] == [answer for _, answer in exchanges]
     shown = [piece.text for piece in pieces if piece.kind == "shown"]
     expected = ([] if system in ("default", "none") else [system]) + [shown for shown, _ in exchanges] + ([last] if last.strip() else [])
@@ -128,14 +129,14 @@ def test_contents_are_untouched(style, exchanges, last, thinking, system):
 @pytest.mark.parametrize("style", STYLES)
 def test_a_system_prompt_or_none(style):
     tokenizer = TOKENIZERS[style]
-    none, own, default = (joined(chats.chat(BANDIT, tokenizer, system=system)) for system in ("none", "You are Ann.", "default"))
+    none, own, default = (joined(inputs.chat(BANDIT, tokenizer, system=system)) for system in ("none", "You are Ann.", "default"))
     assert "system" not in none and "20" not in none and "Ann" not in none
     assert own.index("You are Ann.") < own.index("Choose J or F.")
     assert default.endswith(none[none.index("Choose J"):]) and none.endswith(default[default.index("Choose J"):])
     assert (default == none) == (style in ("qwen3", "gemma3"))
-    first = tokens.first_tokens(tokenizer)
-    assert tokens.encode(chats.chat(BANDIT, tokenizer, system="none"), tokenizer).ids[: len(first)].tolist() == first
-    persona = joined(chats.persona_system(BANDIT, tokenizer))
+    first = inputs.first_tokens(tokenizer)
+    assert inputs.encode(inputs.chat(BANDIT, tokenizer, system="none"), tokenizer).ids[: len(first)].tolist() == first
+    persona = joined(inputs.persona_system(BANDIT, tokenizer))
     assert "You are 23 years old." in persona
 
 
@@ -143,15 +144,15 @@ def test_a_system_prompt_or_none(style):
 def test_digests_tell_chats_apart(style, same):
     "Only formats that come to the same with a template have the same digest."
     named = {}
-    for name in chats.CHATS:
-        named.setdefault(readings_digest(formats.format_readings(BANDIT, name, TOKENIZERS[style])), set()).add(name)
+    for name in inputs.CHATS:
+        named.setdefault(readings_digest(inputs.format_readings(BANDIT, name, TOKENIZERS[style])), set()).add(name)
     assert [names for names in named.values() if len(names) > 1 and not names <= same | {"chat_paper", "chat_no_thinking"}] == [] and len(named) >= 3
     assert any(same <= names for names in named.values())
 
 
 def test_dates_are_the_same_every_day():
-    assert "26 Jul 2024" in joined(chats.chat(BANDIT, TOKENIZERS["llama3"]))
-    assert "2024-07-26" in joined(chats.chat(BANDIT, TOKENIZERS["olmo3_think"]))
+    assert "26 Jul 2024" in joined(inputs.chat(BANDIT, TOKENIZERS["llama3"]))
+    assert "2024-07-26" in joined(inputs.chat(BANDIT, TOKENIZERS["olmo3_think"]))
 
 
 def test_templates_that_cannot_be_used():
@@ -160,7 +161,7 @@ def test_templates_that_cannot_be_used():
         tokenizer.chat_template = template
         chats._between.cache_clear()
         with pytest.raises(UserError, match=reason):
-            chats.chat(BANDIT, tokenizer)
+            inputs.chat(BANDIT, tokenizer)
     with pytest.raises(UserError, match="has no chat template"):
         LanguageModelScorer(models.load("tiny-llama", device="cpu"), "chat")
 
@@ -169,10 +170,10 @@ def test_the_chat_of_smollm2_is_that_of_its_own_template(packaged):
     "On real studies: the same token ids as transformers makes of the conversation, where no content is trimmed or looks like a control token."
     one = packaged("smollm2-135m-instruct")
     for transcript in data.load("sample", transcripts=1):
-        shown, responses = chats.turns(transcript.text)
+        shown, responses = inputs.turns(transcript.text)
         messages = [message for user, answer in zip(shown, responses) for message in (dict(role="user", content=user), dict(role="assistant", content=answer))]
         own = one.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-        ids = tokens.encode(chats.chat(transcript, one.tokenizer), one.tokenizer).ids.tolist()
+        ids = inputs.encode(inputs.chat(transcript, one.tokenizer), one.tokenizer).ids.tolist()
         assert ids[: len(own) - 1] == own[:-1]
 
 
@@ -191,9 +192,9 @@ def test_chats_are_scored_turn_by_turn(style):
     name = STYLES[style][0]
     model, tokenizer = make_tiny(name)[0], TOKENIZERS[style]
     model.resize_token_embeddings(len(tokenizer))
-    one = models.LanguageModel(model.eval().requires_grad_(False), tokenizer, models.card(name), "random", "own")
+    one = models.LanguageModel(model.eval().requires_grad_(False), tokenizer, language_model.card(name), "random", "own")
     rows = LanguageModelScorer(one, "chat").score([BANDIT])
-    encoded = tokens.encode(chats.chat(BANDIT, tokenizer), tokenizer)
+    encoded = inputs.encode(inputs.chat(BANDIT, tokenizer), tokenizer)
     logits = model(torch.tensor(encoded.ids[: encoded.end[1]])[None]).logits[0].double().log_softmax(-1)
     expected = [-sum(logits[n - 1, encoded.ids[n]].item() for n in range(a, b)) for a, b in zip(encoded.start, encoded.end)]
     np.testing.assert_allclose(rows["nll"], expected, atol=1e-4)
@@ -201,7 +202,7 @@ def test_chats_are_scored_turn_by_turn(style):
 
 def test_every_format_of_the_registry_makes_readings():
     tokenizer = TOKENIZERS["gemma3"]
-    for name in formats.FORMATS:
-        formats.check_format_with(name, tokenizer)
-        readings = formats.format_readings(BANDIT, name, tokenizer, formats.prepare(name, [BANDIT]))
+    for name in inputs.FORMATS:
+        inputs.check_format_with(name, tokenizer)
+        readings = inputs.format_readings(BANDIT, name, tokenizer, inputs.prepare(name, [BANDIT]))
         assert sorted(place for reading in readings for place in reading.responses) == [0, 1]

@@ -7,10 +7,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from conftest import SMALL, random_model
-from psych201.likelihood import attention, kernels
-from psych201.models import language_model as models
+from psych201 import likelihood, models
+from psych201.models import language_model
 from psych201.models.compile import compile_layers, is_compiled
-from psych201.models.mixed import to_mixed
+from psych201.models.dtypes import to_mixed
 from test_architectures import OWN, build, logprobs
 from test_kernels import some_responses
 
@@ -20,7 +20,7 @@ KINDS = [name for name in OWN if name not in ("Mixtral", "Qwen3Moe") and (FULL o
 
 
 def scores(model, texts, budget: int) -> np.ndarray:
-    return np.concatenate([one.nll for one in kernels.score_batch(model, texts, budget)])
+    return np.concatenate([one.nll for one in likelihood.score_batch(model, texts, budget)])
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_compiled_layers_give_the_same_numbers(name):
     counters.clear()
     texts = [some_responses(n) for n in (30, 40, 24, 100, 60, 25, 140, 300)]
     plain, compiled = build(name), build(name)
-    assert attention.use_own_attention(plain) and attention.use_own_attention(compiled)
+    assert likelihood.use_own_attention(plain) and likelihood.use_own_attention(compiled)
     assert compile_layers(compiled) is compiled and is_compiled(compiled) and not is_compiled(plain)
     expected = scores(plain, texts, 0)
     scores(compiled, texts[:1], 0)
@@ -49,7 +49,7 @@ def test_compiled_layers_in_mixed_precision(name):
     torch._dynamo.reset()
     exact, plain, compiled = (build(name) for _ in range(3))
     for model in (exact, plain, compiled):
-        assert attention.use_own_attention(model)
+        assert likelihood.use_own_attention(model)
     plain, compiled, moved = to_mixed(plain), compile_layers(to_mixed(compiled)), []
     for seed in range(6):
         ids = torch.randint(3, SMALL["vocab_size"], (150 + seed,), generator=torch.Generator().manual_seed(seed))
@@ -70,7 +70,7 @@ def test_a_model_is_compiled_when_it_is_asked_for():
     one, other = model_identity(plain), model_identity(compiled)
     assert one.must == other.must and {name for name in one.proved if one.proved[name] != other.proved[name]} == {"compiled"}
     encoded = some_responses(options=())
-    np.testing.assert_allclose(kernels.score_tokens(compiled.model, encoded).nll, kernels.score_tokens(plain.model, encoded).nll, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(likelihood.score_tokens(compiled.model, encoded).nll, likelihood.score_tokens(plain.model, encoded).nll, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("setting, expected", [("yes", True), ("no", False), ("", False)])
@@ -86,7 +86,7 @@ def test_models_that_are_not_compiled(name, reason):
     from test_kernels import HEADS
 
     model = random_model(name, HEADS[name])
-    attention.use_own_attention(model)
-    with pytest.raises(models.ModelError, match=reason):
+    likelihood.use_own_attention(model)
+    with pytest.raises(language_model.ModelError, match=reason):
         compile_layers(model)
     assert not is_compiled(model)

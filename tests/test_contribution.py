@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from psych201.data import datasets as data
+from psych201 import data
 from psych201.contribute.record_checks import KINDS
 from psych201.contribute.report import as_text, check
 from psych201.workbench.cli import main

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psych201.data import datasets as data, files, sources as folders
-from psych201.transcripts import DataError, MarkerError, find_responses
+from psych201 import data
+from psych201.data import files, sources
+from psych201.errors import DataError
+from psych201.transcripts import MarkerError, find_responses
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
 
@@ -218,7 +220,7 @@ def test_the_hub_is_asked_for_the_published_names(monkeypatch):
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(folders, "_check_hub", lambda name, revision: None)
+    monkeypatch.setattr(sources, "_check_hub", lambda name, revision: None)
     for name, full in (("psych201", ""), ("psych201-test", "-test"), ("psych201-discrete", "-discrete"),
                        ("psych201-discrete-test", "-discrete-test"), ("marcelbinz/Psych-201-test", "-test")):
         (transcript,) = data.load(name, revision="main")

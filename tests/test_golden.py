@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from conftest import encode
-from psych201.inputs import paper_rule as published
+from psych201 import inputs
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import CLOSE, OPEN, Transcript
 
@@ -29,8 +29,8 @@ def test_every_golden_response_is_reached(name, packaged, studies, golden_path):
     texts = {(transcript.study, transcript.row): whole_answers(transcript.text[:CUT]) for transcript in studies}
     model, compared = packaged(name), {"span": 0, "paper": 0}
     for key, expected in golden.groupby(["study", "row"], sort=False):
-        text = published.paper_text(texts[key])
-        found = published.encode_paper(text, model.tokenizer)
+        text = inputs.paper_text(texts[key])
+        found = inputs.encode_paper(text, model.tokenizer)
         rule = "span" if key[1] == 0 and np.array_equal(encode(text, model.tokenizer).ids, found.ids) else "paper"
         scored = Transcript(text if rule == "span" else texts[key], key[0], "e", "1")
         rows = LanguageModelScorer(model, rule=rule).score([scored]).filter(pl.col("reason").is_null())
@@ -49,8 +49,8 @@ def test_rule_span_agrees_where_it_finds_the_same_tokens(packaged, studies, gold
     keys, equal = set(zip(golden["study"], golden["row"])), 0
     for transcript in studies:
         if (transcript.study, transcript.row) in keys:
-            text = published.paper_text(transcript.text, CUT)
-            exact, found = encode(text, model.tokenizer), published.encode_paper(text, model.tokenizer)
+            text = inputs.paper_text(transcript.text, CUT)
+            exact, found = encode(text, model.tokenizer), inputs.encode_paper(text, model.tokenizer)
             full = exact.end > exact.start
             assert full.sum() >= len(found.start)
             if np.array_equal(exact.ids, found.ids):

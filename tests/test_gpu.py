@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from conftest import SMALL, random_model
-from psych201.likelihood import (
-    attention, attention_kernels as attend, fused_head as fused, head, kernels, logprobs as predictions)
-from psych201.models import language_model as models
+from psych201 import likelihood, models
+from psych201.likelihood import attention_kernels, logprobs as logprobs_module
 from psych201.models.compile import compile_layers
-from psych201.models.mixed import to_mixed
+from psych201.models.dtypes import to_mixed
 from test_architectures import LAYERS, OWN, build
 from test_kernels import HEADS, some_responses
 
@@ -28,7 +27,7 @@ def logprobs(model, ids: torch.Tensor, **how) -> np.ndarray:
         return model(input_ids=ids[None].cuda(), use_cache=False, **how).logits[0].float().log_softmax(-1).cpu().numpy()
 
 
-def largest_difference(one: kernels.ResponseScores, other: kernels.ResponseScores) -> float:
+def largest_difference(one: likelihood.ResponseScores, other: likelihood.ResponseScores) -> float:
     "Over all columns; both must have the same columns and the same NaN."
     differences = [0.0]
     for name, values in vars(one).items():
@@ -45,10 +44,10 @@ def test_attention_in_float32_is_that_of_transformers(name):
     model = on_gpu(build(name))
     for length in LENGTHS:
         ids, found = torch.randint(3, SMALL["vocab_size"], (length,), generator=torch.Generator().manual_seed(0)), {}
-        for way in ("eager", attention.NAME):
+        for way in ("eager", likelihood.NAME):
             model.set_attn_implementation(way)
             found[way] = logprobs(model, ids)
-        np.testing.assert_allclose(found[attention.NAME], found["eager"], rtol=0, atol=2e-4, err_msg=str(length))
+        np.testing.assert_allclose(found[likelihood.NAME], found["eager"], rtol=0, atol=2e-4, err_msg=str(length))
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -59,11 +58,11 @@ def test_attention_in_bfloat16_rounds_no_more_than_that_of_transformers(name):
     texts = torch.randint(3, SMALL["vocab_size"], (sum(lengths),), generator=torch.Generator().manual_seed(1)).split(lengths)
     exact.set_attn_implementation("eager")
     expected, found = np.concatenate([logprobs(exact, text) for text in texts]), {}
-    for way in ("eager", attention.NAME):
+    for way in ("eager", likelihood.NAME):
         rounded.set_attn_implementation(way)
         found[way] = np.concatenate([logprobs(rounded, text) for text in texts])
-    positions = attention.packed_positions(np.cumsum(lengths))[None].cuda()
-    with attention.packed(np.cumsum(lengths).tolist()):
+    positions = likelihood.packed_positions(np.cumsum(lengths))[None].cuda()
+    with likelihood.packed(np.cumsum(lengths).tolist()):
         found["packed"] = logprobs(rounded, torch.cat(texts), position_ids=positions)
     moved = {way: np.abs(values - expected).mean() for way, values in found.items()}
     assert 0 < max(moved.values()) <= 1.3 * moved["eager"], moved
@@ -73,36 +72,36 @@ def test_attention_in_bfloat16_rounds_no_more_than_that_of_transformers(name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_texts_of_varying_lengths_go_in_one_call(width, dtype):
     "PyTorch's kernel is trusted for the widths of heads that published models have."
-    assert attend.varlen_attn is not None and attend._varlen_works(torch.device("cuda", 0), dtype, width)
+    assert attention_kernels.varlen_attn is not None and attention_kernels._varlen_works(torch.device("cuda", 0), dtype, width)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_scores_are_those_of_the_cpu(name):
     "By the fused head where the model has one, by its own logits elsewhere, without a warning about either."
     model, encoded = random_model(name, HEADS[name]), some_responses()
-    attention.use_own_attention(model)
+    likelihood.use_own_attention(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        expected = kernels.score_tokens(model, encoded)
-        predictions._HEADS.pop(model)
-        found = kernels.score_tokens(on_gpu(model), encoded)
+        expected = likelihood.score_tokens(model, encoded)
+        logprobs_module._HEADS.pop(model)
+        found = likelihood.score_tokens(on_gpu(model), encoded)
     assert largest_difference(expected, found) < 3e-4
-    assert predictions.head_of(model, encoded.ids).fused
+    assert likelihood.head_of(model, encoded.ids).fused
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT2", "Cohere2"])
 def test_packed_scores_are_those_of_texts_alone_on_the_cpu(name):
     "In float32 to 3e-4; in bfloat16 packed texts differ from texts alone by less than both do from float32."
     model = random_model(name, HEADS[name])
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     texts = [some_responses(n, options=((5,), (300 + n // 50,))) for n in (30, 9, 40, 24, 100, 60, 25, 140)]
-    expected = list(kernels.score_batch(model, texts))
-    predictions._HEADS.pop(model)
-    found = list(kernels.score_batch(on_gpu(model), texts))
+    expected = list(likelihood.score_batch(model, texts))
+    logprobs_module._HEADS.pop(model)
+    found = list(likelihood.score_batch(on_gpu(model), texts))
     assert max(map(largest_difference, expected, found)) < 3e-4
-    predictions._HEADS.pop(model)
+    logprobs_module._HEADS.pop(model)
     rounded = on_gpu(model, torch.bfloat16)
-    alone, together = (np.concatenate([one.nll for one in kernels.score_batch(rounded, texts, budget)]) for budget in (0, 1000))
+    alone, together = (np.concatenate([one.nll for one in likelihood.score_batch(rounded, texts, budget)]) for budget in (0, 1000))
     exact = np.concatenate([one.nll for one in expected])
     assert np.abs(alone - together).mean() < np.abs(alone - exact).mean() < 0.5
 
@@ -110,10 +109,10 @@ def test_packed_scores_are_those_of_texts_alone_on_the_cpu(name):
 def test_options_of_several_tokens_are_those_of_the_cpu():
     model = random_model("Llama", HEADS["Llama"])
     encoded = some_responses(options=((5,), (300, 17), (8, 9, 10)))
-    attention.use_own_attention(model)
-    expected = kernels.score_tokens(model, encoded)
-    predictions._HEADS.pop(model)
-    assert largest_difference(expected, kernels.score_tokens(on_gpu(model), encoded)) < 3e-4
+    likelihood.use_own_attention(model)
+    expected = likelihood.score_tokens(model, encoded)
+    logprobs_module._HEADS.pop(model)
+    assert largest_difference(expected, likelihood.score_tokens(on_gpu(model), encoded)) < 3e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -123,20 +122,20 @@ def test_the_fused_head_of_a_large_vocabulary(dtype):
     hidden, weight = (torch.randn(n, 640, generator=generator, device="cuda").to(dtype) for n in (301, 262_144))
     hidden, targets = hidden / 8, torch.randint(len(weight), (301,), generator=generator, device="cuda")
     torch.cuda.synchronize()
-    fused.fused_logprob(hidden, weight, targets)
+    likelihood.fused_logprob(hidden, weight, targets)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    logprob, right, log_sum_exp, entropy = fused.fused_logprob(hidden, weight, targets)
+    logprob, right, log_sum_exp, entropy = likelihood.fused_logprob(hidden, weight, targets)
     assert torch.cuda.max_memory_allocated() - before < 1e6
     logits = hidden.double() @ weight.double().T
     expected = logits.log_softmax(1)
     torch.testing.assert_close(logprob.double(), expected.gather(1, targets[:, None])[:, 0], rtol=2e-5, atol=1e-4)
     torch.testing.assert_close(log_sum_exp.double(), logits.logsumexp(1), rtol=2e-5, atol=1e-4)
     torch.testing.assert_close(entropy.double(), torch.special.entr(expected.exp()).sum(1), rtol=2e-5, atol=1e-4)
-    plain = head.linear_logprob(head.Head(weight), hidden, targets)
+    plain = likelihood.linear_logprob(likelihood.Head(weight), hidden, targets)
     torch.testing.assert_close(logprob, plain.logprob, rtol=2e-5, atol=1e-4)
     best = logits.argmax(1)
-    assert fused.fused_logprob(hidden, weight, best)[1].all() and right.sum() == (best == targets).sum()
+    assert likelihood.fused_logprob(hidden, weight, best)[1].all() and right.sum() == (best == targets).sum()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -144,13 +143,13 @@ def test_no_square_of_tokens_in_memory(dtype):
     "Of 12,000 tokens a square of products takes 576 MB a head; grouped queries, a window and a wide head take none."
     for name, more in (("Llama", {}), ("Gemma3Text", dict(head_dim=64, sliding_window=512))):
         model = on_gpu(random_model(name, LAYERS | OWN[name] | more | dict(max_position_embeddings=16_384)), dtype)
-        assert attention.use_own_attention(model)
+        assert likelihood.use_own_attention(model)
         encoded = replace(some_responses(12_000), options=())
-        kernels.score_tokens(model, some_responses(60))
+        likelihood.score_tokens(model, some_responses(60))
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        kernels.score_tokens(model, encoded)
+        likelihood.score_tokens(model, encoded)
         assert torch.cuda.max_memory_allocated() - before < 3e8
 
 
@@ -171,7 +170,7 @@ def test_compiled_layers_give_the_same_numbers(name, dtype):
     torch._dynamo.reset()
     exact, plain, compiled = (on_gpu(build(name), torch.bfloat16 if dtype == "bfloat16" and kind else torch.float32) for kind in range(3))
     for model in (exact, plain, compiled):
-        assert attention.use_own_attention(model)
+        assert likelihood.use_own_attention(model)
     plain, compiled = map(to_mixed, (plain, compiled)) if dtype == "mixed" else (plain, compiled)
     compiled, moved = compile_layers(compiled), []
     for seed in range(6):
@@ -188,6 +187,6 @@ def test_models_load_onto_the_gpu(dtype):
     encoded = some_responses(options=())
     found = models.load("tiny-llama", dtype, "auto")
     assert found.model.device.type == "cuda" and found.dtype == dtype
-    exact = kernels.score_tokens(models.load("tiny-llama", "float32", "cpu").model, encoded)
-    moved = np.abs(kernels.score_tokens(found.model, encoded).nll - exact.nll)
+    exact = likelihood.score_tokens(models.load("tiny-llama", "float32", "cpu").model, encoded)
+    moved = np.abs(likelihood.score_tokens(found.model, encoded).nll - exact.nll)
     assert moved.max() < (3e-4 if dtype == "float32" else 0.3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import peft
 import pytest
 
-from psych201.models import weights
+from psych201 import models
 
 FIRST, SECOND = "1" * 40, "2" * 40  # commits of the model
 GATED = "meta-llama/Llama-3.1-8B"
@@ -65,11 +65,11 @@ def hub(tmp_path_factory):
     "A hub with a model in two versions, an adapter on it, and a gated model."
     root = tmp_path_factory.mktemp("hub")
     for commit, seed in ((FIRST, 1), (SECOND, 2)):
-        model, tokenizer = weights.make_tiny("tiny-llama", seed=seed)
+        model, tokenizer = models.make_tiny("tiny-llama", seed=seed)
         model.save_pretrained(root / commit)
         tokenizer.save_pretrained(root / commit)
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    adapter = peft.get_peft_model(weights.make_tiny("tiny-llama", seed=1)[0], config)
+    adapter = peft.get_peft_model(models.make_tiny("tiny-llama", seed=1)[0], config)
     adapter.peft_config["default"].base_model_name_or_path, adapter.peft_config["default"].revision = "lab/model", "v1"
     adapter.save_pretrained(root / "adapter", save_embedding_layers=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -105,7 +105,7 @@ def test_a_model_of_the_hub_in_two_versions_and_offline(hub, tmp_path):
     "The newest, a tag, a commit, and an adapter that names base and revision; then from the cache alone."
     asked = ("lab/model", "lab/model@v1", f"lab/model@{SECOND}", "lab/adapter", "lab/model+lab/adapter@v1")
     found = load(hub, tmp_path, *asked)
-    first, second = (weights.make_tiny("tiny-llama", seed=seed)[0].model.embed_tokens.weight[5, 0].item() for seed in (1, 2))
+    first, second = (models.make_tiny("tiny-llama", seed=seed)[0].model.embed_tokens.weight[5, 0].item() for seed in (1, 2))
     assert found[:3] == [["lab/model", SECOND, second], ["lab/model", FIRST, first], ["lab/model", SECOND, second]]
     assert len(found[3]) == 3, found[3]
     name, revision, weight = found[3]

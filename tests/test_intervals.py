@@ -8,10 +8,11 @@ import pytest
 import scipy.stats
 import statsmodels.api as sm
 
-from psych201.stats.bootstrap import hierarchical_bootstrap, mean_intervals, percentile_interval
-from psych201.stats.chance import pseudo_r2
-from psych201.stats.clusters import cluster_interval, strata_interval, wild_interval, wild_p
-from psych201.stats.groups import group_means, slope_per_decade
+from psych201.stats.intervals import hierarchical_bootstrap, mean_intervals, percentile_interval
+from psych201.stats.accuracy_and_chance import pseudo_r2
+from psych201.stats.intervals import cluster_interval, strata_interval, wild_interval, wild_p
+from psych201.stats.means import group_means
+from psych201.stats.trends import slope_per_decade
 from psych201.stats.meta_analysis import adjusted, equivalence, random_effects
 from psych201.stats.mixed_models import mixed_model, mixed_posterior
 from psych201.stats.paired import by_person, paired_differences, paired_effects, paired_means, people_interval

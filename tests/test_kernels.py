@@ -10,10 +10,9 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from conftest import SMALL, encode, random_model
-from psych201.likelihood import attention, fused_head as fused, head, kernels, logprobs as predictions
-from psych201.data import datasets as data
-from psych201.models import language_model as models
+from psych201 import data, likelihood, models
 from psych201.inputs import tokens
+from psych201.likelihood import fused_head, head, logprobs, nll as nll_module
 from psych201.inputs.pieces import Piece
 
 
@@ -32,7 +31,7 @@ def one_request_each(model, encoded) -> np.ndarray:
 def test_one_pass_equals_one_request_per_response(tiny):
     for transcript in data.load("sample", transcripts=1):
         encoded = encode(transcript.text, tiny.tokenizer)
-        scores = kernels.score_tokens(tiny.model, encoded)
+        scores = likelihood.score_tokens(tiny.model, encoded)
         np.testing.assert_allclose(scores.nll, one_request_each(tiny.model, encoded), rtol=0, atol=1e-4)
 
 
@@ -40,7 +39,7 @@ def test_real_model_one_pass_equals_one_request_per_response(packaged):
     model = packaged("smollm2-135m-instruct")
     transcript = data.load("sample", transcripts=1)[0]
     encoded = tokens.cut(encode(transcript.text, model.tokenizer), 250)
-    scores = kernels.score_tokens(model.model, encoded)
+    scores = likelihood.score_tokens(model.model, encoded)
     assert len(scores) > 5
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
 
@@ -104,18 +103,18 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
     assert np.std(expected["nll"]) > 0.3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare(kernels.score_tokens(model, encoded), expected)
+        compare(likelihood.score_tokens(model, encoded), expected)
     monkeypatch.setattr(head, "_ROWS", 5)
     monkeypatch.setattr(head, "_WORDS", 64)
-    compare(kernels.score_tokens(model, encoded), expected)
-    sizes, original = [], predictions.token_statistics
-    monkeypatch.setattr(predictions, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
-    monkeypatch.setattr(predictions, "_HEADS", {model: None})
-    monkeypatch.setattr(predictions, "_LOGITS", 3 * SMALL["vocab_size"])
-    compare(kernels.score_tokens(model, encoded), expected)
+    compare(likelihood.score_tokens(model, encoded), expected)
+    sizes, original = [], logprobs.token_statistics
+    monkeypatch.setattr(logprobs, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
+    monkeypatch.setattr(logprobs, "_HEADS", {model: None})
+    monkeypatch.setattr(logprobs, "_LOGITS", 3 * SMALL["vocab_size"])
+    compare(likelihood.score_tokens(model, encoded), expected)
     assert sizes == [3] * 8 + [2]
-    monkeypatch.setattr(predictions, "_LOGITS", 10**6)
-    compare(kernels.score_tokens(model, encoded), expected)
+    monkeypatch.setattr(logprobs, "_LOGITS", 10**6)
+    compare(likelihood.score_tokens(model, encoded), expected)
     assert sizes[9:] == [26]
 
 
@@ -123,10 +122,10 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
 def test_a_head_that_is_not_the_model_s_is_noticed(monkeypatch, change):
     "A configuration that does not tell all: the model's own logits are taken, and a warning says so."
     model, encoded = random_model("Llama", {}), some_responses()
-    expected, found = from_all_logits(model, encoded), head.find_head(model)
-    monkeypatch.setattr(predictions, "find_head", lambda model: replace(found, **change))
+    expected, found = from_all_logits(model, encoded), likelihood.find_head(model)
+    monkeypatch.setattr(logprobs, "find_head", lambda model: replace(found, **change))
     with pytest.warns(UserWarning, match="LlamaForCausalLM is scored from its own logits"):
-        compare(kernels.score_tokens(model, encoded), expected)
+        compare(likelihood.score_tokens(model, encoded), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -138,18 +137,18 @@ def test_the_head_of_half_weights_is_multiplied_in_float32(dtype):
         hidden = model.base_model(input_ids=torch.from_numpy(encoded.ids)[None], use_cache=False).last_hidden_state[0, :-1]
     exact = (hidden.double() @ model.lm_head.weight.double().T).log_softmax(-1)[positions - 1, encoded.ids[1:]]
     targets = torch.from_numpy(encoded.ids[1:])
-    by_head = head.linear_logprob(head.find_head(model), hidden, targets).logprob
-    own = head.token_statistics(model.lm_head(hidden), targets).logprob
+    by_head = likelihood.linear_logprob(likelihood.find_head(model), hidden, targets).logprob
+    own = likelihood.token_statistics(model.lm_head(hidden), targets).logprob
     assert (by_head - exact).abs().max() < 1e-4 < (own - exact).abs().max()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kernels.score_tokens(model, encoded)
+        likelihood.score_tokens(model, encoded)
 
 
 SHAPES = [(1, 1, 1), (7, 50, 331), (33, 70, 129), (65, 64, 4096), (3, 130, 257)]  # rows, width, words: below, at and above blocks
 
 
-@pytest.mark.skipif(not fused.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
 @pytest.mark.parametrize("rows, width, words", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("bias, multiplier, softcap", [(False, 1.0, None), (True, 0.25, 5.0), (False, 2.0, 30.0)])
@@ -157,19 +156,19 @@ def test_the_fused_head_gives_what_the_plain_one_gives(rows, width, words, dtype
     "In Triton's interpreter where there is no GPU."
     device, generator = "cuda" if torch.cuda.is_available() else "cpu", torch.Generator().manual_seed(rows)
     hidden, weight = (torch.randn(n, width, generator=generator).to(device, dtype) for n in (rows, words))
-    given = head.Head(weight, torch.randn(words, generator=generator).to(device, dtype) if bias else None, multiplier, softcap)
+    given = likelihood.Head(weight, torch.randn(words, generator=generator).to(device, dtype) if bias else None, multiplier, softcap)
     targets = torch.randint(words, (rows,), generator=generator).to(device)
     for states in (hidden, hidden.float()):  # of the weights' dtype, and of a wider one
-        one, other = (head.linear_logprob(which, states, targets) for which in (given, replace(given, fused=True)))
+        one, other = (likelihood.linear_logprob(which, states, targets) for which in (given, replace(given, fused=True)))
         for name, values in vars(one).items():
             torch.testing.assert_close(getattr(other, name), values, rtol=1e-5, atol=2e-4, msg=lambda text: f"{name}: {text}")
 
 
-@pytest.mark.skipif(not fused.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
 @pytest.mark.parametrize("programs", [1, 3, 256])
 def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
     "One program for all words, some, and one for each block; large logits come first, last and in between."
-    monkeypatch.setattr(fused, "_PROGRAMS", programs)
+    monkeypatch.setattr(fused_head, "_PROGRAMS", programs)
     generator = torch.Generator().manual_seed(programs)
     device, words = "cuda" if torch.cuda.is_available() else "cpu", 1500
     hidden, weight = (torch.randn(n, 16, generator=generator) for n in (5, words))
@@ -177,29 +176,29 @@ def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
     targets = torch.tensor([0, 1499, 700, 128, 1300])
     for bias in rise:
         logits = (hidden.double() @ weight.double().T + bias).log_softmax(1)
-        logprob, right, log_sum_exp, entropy = (found.cpu() for found in fused.fused_logprob(*(x.to(device) for x in (hidden, weight, targets, bias))))
+        logprob, right, log_sum_exp, entropy = (found.cpu() for found in likelihood.fused_logprob(*(x.to(device) for x in (hidden, weight, targets, bias))))
         torch.testing.assert_close(logprob.double(), logits.gather(1, targets[:, None])[:, 0], rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(entropy.double(), torch.special.entr(logits.exp()).sum(1), rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(log_sum_exp.double(), (hidden.double() @ weight.double().T + bias).logsumexp(1), rtol=1e-5, atol=1e-4)
         assert (right == (logits.argmax(1) == targets)).all()
 
 
-@pytest.mark.skipif(not fused.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
 def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
     "A kernel that fails, or gives other numbers, is left for the plain head, and a warning says so."
-    monkeypatch.setattr(predictions, "_has_kernel", lambda head: True)
+    monkeypatch.setattr(logprobs, "_has_kernel", lambda head: True)
     encoded, original = some_responses(), head.fused_logprob
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = random_model("Gemma2", HEADS["Gemma2"])
-        compare(kernels.score_tokens(model, encoded), from_all_logits(model, encoded))
-    assert predictions.head_of(model, encoded.ids).fused
+        compare(likelihood.score_tokens(model, encoded), from_all_logits(model, encoded))
+    assert likelihood.head_of(model, encoded.ids).fused
     for wrong in (lambda *given: 1 / 0, lambda *given: [1.1 * values for values in original(*given)]):
         model = random_model("Gemma2", HEADS["Gemma2"])
         monkeypatch.setattr(head, "fused_logprob", wrong)
         with pytest.warns(UserWarning, match="The fused head does not work here, the plain one is used"):
-            compare(kernels.score_tokens(model, encoded), from_all_logits(model, encoded))
-        assert not predictions.head_of(model, encoded.ids).fused
+            compare(likelihood.score_tokens(model, encoded), from_all_logits(model, encoded))
+        assert not likelihood.head_of(model, encoded.ids).fused
 
 
 def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
@@ -207,7 +206,7 @@ def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
     largest, mm = [], torch.mm
     monkeypatch.setattr(torch, "mm", lambda *arguments, **options: largest.append(options["out"].numel()) or mm(*arguments, **options))
     weight, hidden = torch.randn(5_000, 8), torch.randn(1_500, 8)
-    head.linear_logprob(head.Head(weight), hidden, torch.zeros(1_500, dtype=torch.long))
+    likelihood.linear_logprob(likelihood.Head(weight), hidden, torch.zeros(1_500, dtype=torch.long))
     assert max(largest) <= 1 << 20 and sum(largest) == 1_500 * 5_000
 
 
@@ -241,7 +240,7 @@ def test_the_closing_marker_counts_all_tokens_that_begin_it(more, tokens_of_end)
         encoded = encode(text, tokenizer)
         encoded = replace(encoded, ids=np.append(1, encoded.ids), start=encoded.start + 1, end=encoded.end + 1, close=encoded.close + 1)
         assert (encoded.close - encoded.end).tolist() == [tokens_of_end], text
-        found = kernels.score_tokens(model, encoded).close_nll[0]
+        found = likelihood.score_tokens(model, encoded).close_nll[0]
         assert found == pytest.approx(-np.log(closing_probability(model, tokenizer, encoded.ids[: encoded.end[0]].tolist())), abs=1e-5), text
 
 
@@ -252,14 +251,14 @@ def test_an_end_of_turn_counts_as_it_stands(tiny):
     with torch.inference_mode():
         logprob = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].log_softmax(-1)
     expected = -sum(logprob[t - 1, encoded.ids[t]].item() for t in range(encoded.end[0], encoded.close[0]))
-    close_nll = kernels.score_tokens(tiny.model, encoded).close_nll
+    close_nll = likelihood.score_tokens(tiny.model, encoded).close_nll
     assert np.isnan(close_nll[1]) and close_nll[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_real_closing_markers(packaged):
     "Gemma glues the marker to what follows: `>>,` for one; the end is as likely whatever follows."
     model = packaged("gemma-3-270m")
-    closing = [kernels.score_tokens(model.model, encode(f"You choose between J and F. You choose <<J>>{more}", model.tokenizer)) for more in (".", ",", ")", "")]
+    closing = [likelihood.score_tokens(model.model, encode(f"You choose between J and F. You choose <<J>>{more}", model.tokenizer)) for more in (".", ",", ")", "")]
     assert np.ptp([scores.close_nll[0] for scores in closing]) < 1e-4
     glued = encode("You choose <<J>>, then", model.tokenizer)
     assert model.tokenizer.convert_ids_to_tokens(glued.ids[glued.end[0] : glued.close[0]]) == [">>,"]
@@ -267,11 +266,11 @@ def test_real_closing_markers(packaged):
 
 def check_packing(model, texts: list[tokens.Tokens], budgets, monkeypatch) -> None:
     "Together and alone, in any grouping, every number is the same; and texts are read together, and no more of them than fit."
-    alone, inputs, predict = list(kernels.score_batch(model, texts, 0)), [], kernels.predict
-    monkeypatch.setattr(kernels, "predict", lambda model, ids, *rest: inputs.append(len(ids)) or predict(model, ids, *rest))
+    alone, inputs, predict = list(likelihood.score_batch(model, texts, 0)), [], nll_module.predict
+    monkeypatch.setattr(nll_module, "predict", lambda model, ids, *rest: inputs.append(len(ids)) or predict(model, ids, *rest))
     for budget in budgets:
         inputs.clear()
-        together = list(kernels.score_batch(model, texts, budget))
+        together = list(likelihood.score_batch(model, texts, budget))
         assert len(inputs) < sum(len(text.start) > 0 for text in texts) and max(inputs) <= max(budget, *map(len, texts))
         for one, other in zip(alone, together, strict=True):
             for name, values in vars(one).items():
@@ -285,7 +284,7 @@ def check_packing(model, texts: list[tokens.Tokens], budgets, monkeypatch) -> No
 def test_packed_texts_are_as_alone(name, monkeypatch):
     "Lengths around the window; options, texts without responses, and closing markers of either kind."
     model = random_model(name, HEADS[name])
-    assert attention.use_own_attention(model)
+    assert likelihood.use_own_attention(model)
     texts = [some_responses(n, options=((5,), (300 + n // 50,))) for n in (30, 9, 40, 24, 100, 60, 25, 140)]
     assert len(texts[1].start) == 0
     check_packing(model, texts, (80, 200, 1000), monkeypatch)
@@ -300,35 +299,35 @@ def test_real_texts_packed(packaged, monkeypatch):
 def test_models_with_their_own_attention_read_texts_alone(monkeypatch):
     model = random_model("Gemma2", HEADS["Gemma2"])
     texts = [some_responses(30), some_responses(40)]
-    alone, together = (list(kernels.score_batch(model, texts, budget)) for budget in (0, 1000))
+    alone, together = (list(likelihood.score_batch(model, texts, budget)) for budget in (0, 1000))
     assert [one.nll.tolist() for one in alone] == [one.nll.tolist() for one in together]
 
 
 def test_nothing_predicts_the_first_token_of_a_packed_text(tiny):
     at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(ValueError, match="very first token"):
-        list(kernels.score_batch(tiny.model, [some_responses(20, 50), at_once], 1000))
+        list(likelihood.score_batch(tiny.model, [some_responses(20, 50), at_once], 1000))
 
 
 def test_nothing_predicts_the_first_token(tiny):
     "Its score would be the prediction after the last token."
     at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(ValueError, match="very first token"):
-        kernels.score_tokens(tiny.model, at_once)
+        likelihood.score_tokens(tiny.model, at_once)
 
 
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
     encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
-    before, original = kernels.score_tokens(tiny.model, encoded).nll, predictions.linear_logprob
+    before, original = likelihood.score_tokens(tiny.model, encoded).nll, logprobs.linear_logprob
 
     def infinite(*arguments):
         found = original(*arguments)
         found.logprob[0] = -np.inf
         return found
 
-    monkeypatch.setattr(predictions, "linear_logprob", infinite)
-    after = kernels.score_tokens(tiny.model, encoded).nll
+    monkeypatch.setattr(logprobs, "linear_logprob", infinite)
+    after = likelihood.score_tokens(tiny.model, encoded).nll
     assert after[0] == np.inf
     np.testing.assert_array_equal(after[1:], before[1:])
 
@@ -341,11 +340,11 @@ def test_a_response_is_right_when_all_its_tokens_are(tiny):
         with torch.inference_mode():
             ids[position] = tiny.model(input_ids=torch.from_numpy(ids)[None]).logits[0, position - 1].argmax()
     two = tokens.Tokens(ids, np.array([start]), np.array([start + 2]), np.array([start + 2]))
-    assert kernels.score_tokens(tiny.model, two).argmax_right.tolist() == [True]
+    assert likelihood.score_tokens(tiny.model, two).argmax_right.tolist() == [True]
     for position in (start, start + 1):
         wrong = ids.copy()
         wrong[position] = (wrong[position] + 1) % len(tiny.tokenizer)
-        assert kernels.score_tokens(tiny.model, tokens.Tokens(wrong, two.start, two.end, two.close)).argmax_right.tolist() == [False]
+        assert likelihood.score_tokens(tiny.model, tokens.Tokens(wrong, two.start, two.end, two.close)).argmax_right.tolist() == [False]
 
 
 def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
@@ -354,7 +353,7 @@ def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
     with torch.inference_mode():
         p = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().softmax(-1)
     entropy = -(p * p.log()).sum(-1).numpy()
-    np.testing.assert_allclose(kernels.score_tokens(tiny.model, encoded).first_entropy, entropy[encoded.start - 1], atol=1e-4)
+    np.testing.assert_allclose(likelihood.score_tokens(tiny.model, encoded).first_entropy, entropy[encoded.start - 1], atol=1e-4)
 
 
 def test_a_model_without_logits_to_keep_gives_the_same(tiny):
@@ -366,8 +365,8 @@ def test_a_model_without_logits_to_keep_gives_the_same(tiny):
 
     encoded = encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
     with pytest.warns(UserWarning, match="Full is scored from its own logits"):
-        found = kernels.score_tokens(Full(), encoded)
-    np.testing.assert_allclose(found.nll, kernels.score_tokens(tiny.model, encoded).nll, rtol=0, atol=1e-5)
+        found = likelihood.score_tokens(Full(), encoded)
+    np.testing.assert_allclose(found.nll, likelihood.score_tokens(tiny.model, encoded).nll, rtol=0, atol=1e-5)
 
 
 def test_probabilities_of_all_continuations_add_up(tiny):
@@ -378,7 +377,7 @@ def test_probabilities_of_all_continuations_add_up(tiny):
         ids = encoded.ids.copy()
         ids[position] = token
         changed = tokens.Tokens(ids, encoded.start, encoded.start + 1, encoded.start + 1)
-        total += np.exp(-kernels.score_tokens(tiny.model, changed).nll[0])
+        total += np.exp(-likelihood.score_tokens(tiny.model, changed).nll[0])
     assert total == pytest.approx(1, abs=1e-4)
 
 
@@ -387,18 +386,18 @@ def test_entropy_and_argmax(tiny):
     with torch.inference_mode():
         row = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0, encoded.start[0] - 1].double()
     p = row.softmax(-1)
-    scores = kernels.score_tokens(tiny.model, encoded)
+    scores = likelihood.score_tokens(tiny.model, encoded)
     assert scores.first_entropy[0] == pytest.approx(-(p * p.log()).sum().item(), abs=1e-4)
     assert scores.argmax_right[0] == (row.argmax().item() == encoded.ids[encoded.start[0]])
     best = encoded.ids.copy()
     best[encoded.start[0]] = row.argmax()
-    assert kernels.score_tokens(tiny.model, tokens.Tokens(best, encoded.start, encoded.end, encoded.close)).argmax_right[0]
+    assert likelihood.score_tokens(tiny.model, tokens.Tokens(best, encoded.start, encoded.end, encoded.close)).argmax_right[0]
 
 
 def test_log_sum_exp_is_float32_whatever_the_weights():
     "Logits that bfloat16 holds exactly, with a sum that it could not."
     logits = torch.zeros(1, 100_000, dtype=torch.bfloat16)
-    found = head.token_statistics(logits, torch.tensor([7]))
+    found = likelihood.token_statistics(logits, torch.tensor([7]))
     assert found.logprob.item() == pytest.approx(-np.log(100_000), abs=1e-4)
     assert found.entropy.item() == pytest.approx(np.log(100_000), abs=1e-3)
 
@@ -408,6 +407,6 @@ def test_bfloat16_is_close(packaged):
     encoded_by = packaged("smollm2-135m-instruct")
     half = models.load("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
     encoded = encode(data.load("sample", transcripts=1)[0].text, encoded_by.tokenizer)
-    exact, rough = (kernels.score_tokens(m.model, encoded).nll for m in (encoded_by, half))
+    exact, rough = (likelihood.score_tokens(m.model, encoded).nll for m in (encoded_by, half))
     assert 0 < np.abs(exact - rough).max() < 0.5
     assert abs(exact.mean() - rough.mean()) < 0.05

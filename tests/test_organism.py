@@ -4,14 +4,11 @@ import os
 import pandas as pd
 import pytest
 
-from psych201.stats import robustness as arms
-from psych201.models import cards, language_model as models, loading
-from psych201.data import datasets as data
+from psych201 import data, models, scoring, stats
 from psych201.organism import organism
-from psych201.scoring import run as score
 from psych201.workbench.runner import run_notebook
 
-OPTIMAL, PEOPLE = cards.SHIPPED_PAIRS
+OPTIMAL, PEOPLE = models.SHIPPED_PAIRS
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +16,10 @@ def effects(tmp_path_factory) -> dict:
     "(post-trained model, arm) -> effect, on people that no model has seen."
     folder = tmp_path_factory.mktemp("scores")
     organism.write_held_out(folder / "people", 60, seed=9000)
-    for name in cards.SHIPPED:
+    for name in models.SHIPPED:
         for rule in ("span", "paper"):
-            score.score(models.load(name, device="cpu"), data.load(folder / "people"), folder / "scores", rule=rule, progress="none")
-    table = arms.effects_by_arm(folder / "scores", cards.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
+            scoring.score(models.load(name, device="cpu"), data.load(folder / "people"), folder / "scores", rule=rule, progress="none")
+    table = stats.effects_by_arm(folder / "scores", models.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
     return {(row["post"], row["arm"]): row for row in table.iter_rows(named=True)}
 
 
@@ -39,9 +36,9 @@ def test_post_training_to_people_is_more_human_like(effects, arm):
 
 
 def test_shipped_models_are_small_and_described():
-    for name in cards.SHIPPED:
+    for name in models.SHIPPED:
         model = models.load(name, device="cpu")
-        size = sum(path.stat().st_size for path in loading.shipped_folder(name).iterdir())
+        size = sum(path.stat().st_size for path in models.shipped_folder(name).iterdir())
         assert size < 1e6 and not model.card.guessed and model.card.size_b < 0.001
 
 

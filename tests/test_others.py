@@ -4,8 +4,7 @@ import pytest
 import torch
 import transformers
 
-from psych201.data import datasets as data
-from psych201.models import language_model as models, weights
+from psych201 import data, models
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.inputs.tokens import encode
 from psych201.inputs.pieces import marked_pieces
@@ -17,7 +16,7 @@ RESPONSES = 4
 @pytest.fixture(scope="module", params=["tiny-llama", "smollm2-135m-instruct", "gemma-3-270m"])
 def asked(request, packaged):
     "A model as transformers loads it, contexts and answers with clean boundaries, and our scores of these answers."
-    own = packaged(request.param) if request.param not in weights.TINY else models.load(request.param, "float32", "cpu")
+    own = packaged(request.param) if request.param not in models.TINY else models.load(request.param, "float32", "cpu")
     transcript = data.load("sample", transcripts=1)[0]
     rows, ids = LanguageModelScorer(own).score([transcript]), encode(marked_pieces(transcript.text), own.tokenizer)
     clean = []
@@ -27,10 +26,10 @@ def asked(request, packaged):
         if same == [ids.ids[: ids.start[n]].tolist(), ids.ids[: ids.end[n]].tolist()]:
             clean.append((context, answer, rows["nll"][n], rows["argmax_right"][n]))
     assert len(clean) >= RESPONSES
-    if request.param in weights.TINY:
-        theirs = weights.make_tiny(request.param)[0].eval()
+    if request.param in models.TINY:
+        theirs = models.make_tiny(request.param)[0].eval()
     else:
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(weights.unpacked(request.param), dtype=torch.float32).eval()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(models.unpacked(request.param), dtype=torch.float32).eval()
     assert theirs.config._attn_implementation == "sdpa"
     return theirs, own.tokenizer, clean[:RESPONSES]
 

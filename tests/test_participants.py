@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.participants import countries, fields, readings, response_times as times, table as participants
+from psych201 import participants
 from psych201.transcripts import Transcript
 
 WRITTEN = st.one_of(st.none(), st.booleans(), st.integers(-5, 2030), st.floats(), st.text(max_size=12), st.lists(st.integers(), max_size=2),
@@ -26,8 +26,8 @@ def test_whatever_is_told_is_in_the_table_or_counted(sessions):
     participants.check_people(table)
     assert (report["told"] + report["not_told"] == report["people"]).all() and (report["read"] + report["unread"] == report["told"]).all()
     assert set(report["field"]) == {name for _, told in sessions for name in told}
-    assert table["age"].dropna().between(0, 100).all() and set(table["gender"]) <= {*readings.GENDERS, ""}
-    for name in fields.PERSON_FIELDS:
+    assert table["age"].dropna().between(0, 100).all() and set(table["gender"]) <= {*participants.GENDERS, ""}
+    for name in participants.PERSON_FIELDS:
         written, value = table[f"{name}_written"], table[name]
         known = value.notna() if name == "age" else value != ""
         assert not (known & (written == "")).any()
@@ -38,8 +38,8 @@ def test_whatever_is_told_is_in_the_table_or_counted(sessions):
 def test_countries_of_iso_are_read_by_every_name():
     for country in pycountry.countries:
         names = [getattr(country, kind) for kind in ("name", "official_name", "common_name", "alpha_2", "alpha_3") if hasattr(country, kind)]
-        assert {countries.read_country(name) for name in names} == {country.alpha_3}, country
-        assert countries.read_country(countries.country_name(country.alpha_3)) == country.alpha_3
+        assert {participants.read_country(name) for name in names} == {country.alpha_3}, country
+        assert participants.read_country(participants.country_name(country.alpha_3)) == country.alpha_3
 
 
 def test_our_table_of_countries_is_sound():
@@ -47,22 +47,22 @@ def test_our_table_of_countries_is_sound():
 
     table = pd.read_csv(files("psych201") / "assets" / "tables" / "countries.csv", keep_default_na=False)
     assert not table["written"].str.casefold().duplicated().any() and set(table["kind"]) == {"demonym", "nation", "name", "city"}
-    assert all(countries.read_country(written) == country for written, country in table[["written", "country"]].itertuples(index=False))
+    assert all(participants.read_country(written) == country for written, country in table[["written", "country"]].itertuples(index=False))
     of_iso = {country.name.casefold(): country.alpha_3 for country in pycountry.countries}
     assert all(of_iso.get(written.casefold(), country) == country for written, country in table[["written", "country"]].itertuples(index=False))
 
 
 @pytest.mark.parametrize("written", ["no", "is", "it", "in", "me", "be", "at", "Other", "European", "American Indian or Alaska Native/White", "mixed", "Black African", "7"])
 def test_words_are_no_countries(written):
-    assert countries.read_country(written) == ""
+    assert participants.read_country(written) == ""
 
 
 def test_no_two_fields_are_mixed_up():
     "Every field of a published persona finds its name, under the names that contributors used."
     used = {"STAI-T": "STAI-T", "STICSA-T cognitive": "STICSA-T cognitive", "audit_total": "AUDIT", "oci_total": "OCI", "sds_total": "SDS", "DAST": "DAST", "gad7": "GAD-7", "phq8": "PHQ-8",
             "pswq": "PSWQ", "bas_fun_seeking": "BAS Fun Seeking", "STICSAsoma": "STICSA-T somatic", "IUS": "IUS", "RRQ": "RRQ", "BDI-II score": "BDI-II"}
-    assert {field: fields.standard_name(field).standard for field in used} == used
-    assert len(fields.PUBLISHED_QUESTIONNAIRES) == 20 and len(fields.PERSON_FIELDS) == 5
+    assert {field: participants.standard_name(field).standard for field in used} == used
+    assert len(participants.PUBLISHED_QUESTIONNAIRES) == 20 and len(participants.PERSON_FIELDS) == 5
 
 
 def test_people_of_real_studies(studies):
@@ -83,11 +83,11 @@ def test_people_of_real_studies(studies):
 
 def test_reaction_times_of_real_studies(studies):
     "In milliseconds, one a response, for the studies that have them; texts are read, NaN and negative ones are not known."
-    report = times.times_report(studies).to_pandas().set_index("study")
+    report = participants.times_report(studies).to_pandas().set_index("study")
     have = report[report["usable"] > 0]
     assert set(have.index) == {"busch2024_stroop", "franke2024bayesian", "guenther2020LDT", "haridi2024memory", "rosenbaum2022valence", "shahar2019twosteptask", "xu2023augmenting"}
     assert (report["usable"] + report["none"] + report["other_length"] == report["transcripts"]).all() and have["median"].between(100, 20_000).all(), have["median"]
-    table = times.reaction_times(studies)
+    table = participants.reaction_times(studies)
     assert table["milliseconds"].count() == report["known"].sum() and len(table) == (report["known"] + report["unknown"]).sum()
     first = next(one for one in studies if one.study == "busch2024_stroop")
     assert table.filter(transcript=first.key)["milliseconds"].to_list() == [float(time) for time in first.reaction_times]
@@ -96,12 +96,12 @@ def test_reaction_times_of_real_studies(studies):
 @given(st.lists(st.one_of(st.none(), st.floats(), st.text(max_size=5), st.integers(-10, 5000)), max_size=6))
 def test_any_list_of_times_is_read(values):
     text = " ".join("<<J>>" for _ in values) or "<<J>>"
-    found = times.read_times(Transcript(text, "s", "e", "1", reaction_times=tuple(values)))
+    found = participants.read_times(Transcript(text, "s", "e", "1", reaction_times=tuple(values)))
     assert (found is None) == (len(values) != text.count("<<"))
     if found is not None:
         assert len(found) == len(values) and (np.isnan(found) | (found >= 0)).all() and not np.isinf(found).any()
 
 
 def test_ages_are_never_guessed():
-    assert [readings.read_age(written) for written in ("31", "22 years", "18 months")] == [31, 22, 1.5]
-    assert all(math.isnan(readings.read_age(written)) for written in ("18-25", "20s", "about 30", "1990", "-3", "30/40", "³"))
+    assert [participants.read_age(written) for written in ("31", "22 years", "18 months")] == [31, 22, 1.5]
+    assert all(math.isnan(participants.read_age(written)) for written in ("18-25", "20s", "about 30", "1990", "-3", "30/40", "³"))

@@ -2,7 +2,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psych201.data import datasets as data, splits
+from psych201 import data
 from psych201.transcripts import CLOSE, OPEN, Transcript
 
 CHARACTERS = st.text(alphabet="<>Jj \n", max_size=4)
@@ -23,7 +23,7 @@ def worlds(draw):
 
 def sides(transcripts, **how) -> dict:
     "Side of each transcript."
-    return list(splits.assign(splits.sessions(transcripts), **how)["split"])
+    return list(data.assign(data.sessions(transcripts), **how)["split"])
 
 
 def check(transcripts, found, at_most=100, seen=None) -> None:
@@ -35,7 +35,7 @@ def check(transcripts, found, at_most=100, seen=None) -> None:
     assert not {one.digest for one in drawn} & set(seen or ())
     for study, rows in data.by_study(transcripts).items():
         units = {one.participant for one in drawn if one.study == study}
-        limit = splits.evaluation_size(len(rows), 0.1, at_most)
+        limit = data.evaluation_size(len(rows), 0.1, at_most)
         assert sum(one.study == study for one in drawn) <= limit or limit and len(units) >= 1
 
 
@@ -65,7 +65,7 @@ def test_other_studies_move_nobody(transcripts):
         rows = [one for one, is_here in zip(transcripts, here) if is_here]
         moved = [one for one, before, after in zip(rows, alone, among) if before != after]
         assert all(before == "evaluation" for before, after in zip(alone, among) if before != after)
-        units = splits.assign(splits.sessions(rows))["unit"]
+        units = data.assign(data.sessions(rows))["unit"]
         shared = {unit for one, unit in zip(rows, units) if one.digest in elsewhere}
         assert all(unit in shared for one, unit in zip(rows, units) if one in moved)
 
@@ -83,7 +83,7 @@ def test_the_discrete_part_keeps_single_capitals_and_all_text(parts):
     try:
         transcript = Transcript(text, "s", "s", "1", reaction_times=tuple(range(len(parts))))
         wanted = [response for response in transcript.responses if len(response) == 1 and "A" <= response <= "Z"]
-        found = splits.discrete(transcript)
+        found = data.discrete(transcript)
     except ValueError:
         return  # markers that do not pair up, before or after
     assert (found is None) == (not wanted)
@@ -95,21 +95,21 @@ def test_the_discrete_part_keeps_single_capitals_and_all_text(parts):
 def test_real_studies_are_split_by_person(studies):
     "Every study that is large enough is evaluated; people with several sessions stand on one side."
     dataset = studies
-    parts = splits.split(dataset)
+    parts = data.split(dataset)
     found = sides(dataset.transcripts)
     check(dataset.transcripts, found)
     assert sum(map(len, parts.values())) == len(dataset)
     for study, rows in data.by_study(dataset).items():
-        size = splits.evaluation_size(len(rows))
+        size = data.evaluation_size(len(rows))
         drawn = data.by_study(parts["evaluation"]).get(study, [])
         assert size - 8 <= len(drawn) <= size, study  # whole people: at most one person's sessions fewer
-    assert splits.split(dataset, seed=1)["evaluation"].transcripts != parts["evaluation"].transcripts
+    assert data.split(dataset, seed=1)["evaluation"].transcripts != parts["evaluation"].transcripts
 
 
 def test_the_discrete_part_of_real_studies(studies):
     "As the register says which studies have single capital letters."
     register = data.studies().set_index("study")["discrete"]
     for study, rows in data.by_study(studies).items():
-        found = splits.discrete_part(data.Dataset(rows[:20]))
+        found = data.discrete_part(data.Dataset(rows[:20]))
         assert bool(len(found)) == register[study], study
         assert {response for one in found for response in one.responses} <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")

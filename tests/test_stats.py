@@ -5,12 +5,8 @@ import polars as pl
 import pytest
 
 from conftest import missing
-from psych201.data import datasets as data
-from psych201 import figures, reference
-from psych201.stats import effect_sizes as stats, groups
-from psych201.models import language_model as models
-from psych201.scoring import run as score
-from psych201.store import store
+from psych201 import data, figures, models, reference, scoring, stats, store
+from psych201.data import datasets
 
 
 def table(model: str, study: str, nll: list[float], **more) -> pl.DataFrame:
@@ -33,9 +29,9 @@ def test_a_study_without_a_d_is_counted_and_not_averaged():
 
 def test_participants_are_people_not_numbers(tmp_path):
     "The same id in two experiments of a study is two people."
-    people = [data.Transcript("Say <<J>>.", "s", f"exp{n}", "1", n) for n in range(2)]
+    people = [datasets.Transcript("Say <<J>>.", "s", f"exp{n}", "1", n) for n in range(2)]
     assert data.summarise(people)["participants"].tolist() == [2]
-    score.score(models.load("tiny-llama", device="cpu"), data.Dataset(people), tmp_path, progress="none")
+    scoring.score(models.load("tiny-llama", device="cpu"), data.Dataset(people), tmp_path, progress="none")
     assert stats.mean_nll(store.read_scores(tmp_path))["participants"].to_list() == [2]
 
 
@@ -48,8 +44,8 @@ def test_rules_and_formats_are_not_mixed():
 
 def test_models_that_were_scored_differently_are_said_to_be(tmp_path):
     sample = data.load("sample", transcripts=1)
-    score.score(models.load("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
-    score.score(models.load("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
+    scoring.score(models.load("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
+    scoring.score(models.load("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
     conditions = store.read_conditions(tmp_path)
     warning = stats.differing(conditions, ["tiny-llama", "tiny-gemma"])
     assert "dtype (bfloat16; float32)" in warning and "max_tokens (300; 4096)" in warning and "torch" not in warning
@@ -66,7 +62,7 @@ def test_conditions_are_of_a_format():
 
 def test_the_published_summaries_follow_from_the_package_s_tables():
     "The paper's generation and domain means, from the numbers in psych201/assets/paper."
-    generations = groups.group_means(pl.from_pandas(figures.published_generations()), "cohens_d", "family").sort("family")
+    generations = stats.group_means(pl.from_pandas(figures.published_generations()), "cohens_d", "family").sort("family")
     assert generations["mean"].round(4).to_list() == [0.0234, 0.0433, 0.1300, 0.1593]
     domains = figures.published_domain_means().sort_values("cohens_d")
     assert domains["cohens_d"].round(4).tolist() == [0.0575, 0.0721, 0.0831, 0.0831, 0.0867, 0.1233, 0.1781]
@@ -83,7 +79,7 @@ def test_all_persona_means_are_those_of_the_published_figure(studies_path):
     if not path.is_file():
         missing(f"no published summary: there is no file {path}")
     bars = pd.read_csv(path)
-    means = groups.group_means(reference.reference("persona"), "cohens_d", "model")
+    means = stats.group_means(reference.reference("persona"), "cohens_d", "model")
     assert len(bars) == len(means) == 22 and bars["n"].tolist() == means["n"].to_list()
     assert sorted(means["mean"].to_list()) == pytest.approx(sorted(bars["mean_line"]), abs=1e-7)
     assert sorted((means["sd"] / means["n"].sqrt()).to_list()) == pytest.approx(sorted(bars["sem"]), abs=1e-7)

@@ -18,17 +18,16 @@ import pyarrow.parquet
 import pytest
 
 import psych201
-from psych201.store import option_table as choices, prune as upkeep, shards, sidecars, store
-from psych201.data import datasets as data
-from psych201.inputs import formats
-from psych201.scoring import identity as identities, language_model as scorers, proof, run as score
-from psych201.models import language_model as models
+from psych201 import data, inputs, models, scoring, store
+from psych201.scoring import identity as identity_module, language_model, run as run_module
+from psych201.store import schema, write as write_module
 from psych201.models.language_model import Card
 from psych201.inputs.options import choose_options
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.scoring.run import Limits
-from psych201.store.shards import StoreError
-from psych201.transcripts import Transcript, UserError
+from psych201.errors import StoreError
+from psych201.transcripts import Transcript
+from psych201.errors import UserError
 
 FULL = bool(os.environ.get("PSYCH201_FULL"))
 
@@ -59,7 +58,7 @@ def scorer(tiny) -> LanguageModelScorer:
 
 
 def run_score(scorer, transcripts, folder, **options):
-    return score.score(scorer, transcripts, folder, progress="none", **options)
+    return scoring.score(scorer, transcripts, folder, progress="none", **options)
 
 
 PROCESS = """
@@ -102,7 +101,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed, repetition):
         time.sleep(chance.uniform(0, 0.1))
         child.kill()
         kills += child.wait() == -signal.SIGKILL
-        held = {key for shard in shards.read_shards(tmp_path) for key in shard.inputs}
+        held = {key for shard in store.read_shards(tmp_path) for key in shard.inputs}
         assert held >= finished  # what was saved stays
         within += finished < held < {person.key for person in dataset(60)}
         finished = held
@@ -121,34 +120,34 @@ def test_a_kill_loses_the_shard_in_work_and_no_more(tmp_path, scorer, monkeypatc
     class Killed(BaseException):
         pass
 
-    original, saved = score.save_shard, []
+    original, saved = run_module.save_shard, []
 
     def killing(*arguments):
         if len(saved) >= after:
             raise Killed
         saved.append(original(*arguments))
 
-    monkeypatch.setattr(score, "save_shard", killing)
+    monkeypatch.setattr(run_module, "save_shard", killing)
     with pytest.raises(Killed):
         run_score(scorer, dataset(10), tmp_path, limits=Limits(2))
-    assert len(shards.read_shards(tmp_path)) == after
-    monkeypatch.setattr(score, "save_shard", original)
+    assert len(store.read_shards(tmp_path)) == after
+    monkeypatch.setattr(run_module, "save_shard", original)
     asked = []
-    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or scorers._stream(self, some))
+    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or language_model._stream(self, some))
     run_score(scorer, dataset(10), tmp_path)
     assert len(asked) == 10 - 2 * after
     assert store.read_scores(tmp_path)["transcript"].n_unique() == 10
 
 
 def test_an_error_keeps_what_was_done(tmp_path, scorer, monkeypatch):
-    original = scorers.response_rows
+    original = scoring.response_rows
 
     def failing(scorer, transcript, *values):
         if transcript.participant == "3":
             raise RuntimeError("out of memory")
         return original(scorer, transcript, *values)
 
-    monkeypatch.setattr(scorers, "response_rows", failing)
+    monkeypatch.setattr(language_model, "response_rows", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
         run_score(scorer, dataset(6), tmp_path)
     assert sorted(set(store.read_scores(tmp_path)["participant"])) == ["0", "1", "2"]
@@ -156,17 +155,17 @@ def test_an_error_keeps_what_was_done(tmp_path, scorer, monkeypatch):
 
 def test_a_shard_is_closed_in_time(tmp_path, scorer):
     run_score(scorer, dataset(4), tmp_path, limits=Limits(50, minutes=0))
-    assert len(shards.read_shards(tmp_path)) == 4
+    assert len(store.read_shards(tmp_path)) == 4
 
 
 def test_ten_and_then_all(tmp_path, scorer):
     "The second run scores the rest only; the files of the first stay as they are."
     run_score(scorer, dataset(10), tmp_path)
-    before = {shard.path: shard.path.read_bytes() for shard in shards.read_shards(tmp_path)}
+    before = {shard.path: shard.path.read_bytes() for shard in store.read_shards(tmp_path)}
     summary = run_score(scorer, dataset(15), tmp_path)
     assert summary["transcripts"].tolist() == [15]
     assert {path: path.read_bytes() for path in before} == before
-    new = [shard for shard in shards.read_shards(tmp_path) if shard.path not in before]
+    new = [shard for shard in store.read_shards(tmp_path) if shard.path not in before]
     assert sum(len(shard.inputs) for shard in new) == 5
 
 
@@ -183,7 +182,7 @@ def test_two_processes_on_one_store(tmp_path, other):
     assert set(table["study"]) == {"wulff2020", other}
     assert len(table) == 6 * 12 * table["study"].n_unique()
     assert table.select("transcript", "response_index").is_unique().all()
-    assert sum(len(shard.inputs) for shard in shards.read_shards(tmp_path)) == 12 * table["study"].n_unique()
+    assert sum(len(shard.inputs) for shard in store.read_shards(tmp_path)) == 12 * table["study"].n_unique()
     facts = pl.concat(map(pl.read_parquet, (tmp_path / "transcripts").iterdir()))
     assert facts["transcript"].is_unique().all() and len(facts) == 12 * table["study"].n_unique()
 
@@ -206,7 +205,7 @@ def test_every_reader_sees_the_same_rows(tmp_path, tiny):
     run_score("baseline:uniform", dataset(3), tmp_path)
     folder = tmp_path / "responses"
     key = ["model", "transcript", "response_index"]
-    ours = store.scan_scores(tmp_path).select(list(shards.RESPONSES)).sort(key).collect()
+    ours = store.scan_scores(tmp_path).select(list(store.RESPONSES)).sort(key).collect()
     assert ours.equals(pl.read_parquet(folder).sort(key)) and len(ours) == 6 * 6 + 3 * 6
     assert ours.equals(pl.scan_parquet(folder / "**" / "*.parquet").sort(key).collect())
     assert ours.equals(pl.from_arrow(pyarrow.parquet.read_table(folder)).sort(key).select(ours.columns))
@@ -229,12 +228,12 @@ def test_the_rows_of_a_store_in_full(tmp_path, scorer):
     table = store.read_scores(tmp_path)
     expected = [(scorer.name, "plain", "span", "float32", "s", t.experiment, "7", f"s/{t.experiment}/7", t.row, t.key, n, answer)
                 for t in (first, second) for n, answer in enumerate((t.responses[0], ""))]
-    assert table.select(list(shards.SCHEMA)[:12]).rows() == expected
+    assert table.select(list(store.SCHEMA)[:12]).rows() == expected
     assert table["reason"].to_list() == [None, "empty"] * 2
     values = scorer.score([first, second])
     for name in ("nll", "n_tokens", "close_nll", "argmax_right", "first_entropy"):
         assert table[name].to_list() == values[name].to_list()
-    facts = sidecars.read_facts(tmp_path).sort("row")
+    facts = store.read_facts(tmp_path).sort("row")
     assert facts.select("digest", "characters", "responses").rows() == [(t.digest, len(t.text), 2) for t in (first, second)]
 
 
@@ -253,13 +252,13 @@ def test_the_identity_has_exactly_these_keys(scorer):
     ("config", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "rms_norm_eps", 0.5)),
     ("tokenizer", lambda scorer, patch: replace(scorer, language_model=replace(scorer.language_model, tokenizer_hash="other"))),
     ("dtype", lambda scorer, patch: patch.setattr(models.LanguageModel, "dtype", property(lambda self: "float16"))),
-    ("format", lambda scorer, patch: (patch.setitem(formats.FORMATS, "another", formats.plain), replace(scorer, format="another"))[1]),
+    ("format", lambda scorer, patch: (patch.setitem(inputs.FORMATS, "another", inputs.plain), replace(scorer, format="another"))[1]),
     ("rule", lambda scorer, patch: replace(scorer, rule="paper", options={})),
     ("max_tokens", lambda scorer, patch: replace(scorer, max_tokens=40)),
     ("attention", lambda scorer, patch: patch.setattr(scorer.language_model.model.config, "_attn_implementation_internal", "eager")),
-    ("torch", lambda scorer, patch: patch.setattr(identities.torch, "__version__", "9.9")),
-    ("transformers", lambda scorer, patch: patch.setattr(identities.transformers, "__version__", "9.9")),
-    ("tokenizers", lambda scorer, patch: patch.setattr(identities.tokenizers, "__version__", "9.9")),
+    ("torch", lambda scorer, patch: patch.setattr(identity_module.torch, "__version__", "9.9")),
+    ("transformers", lambda scorer, patch: patch.setattr(identity_module.transformers, "__version__", "9.9")),
+    ("tokenizers", lambda scorer, patch: patch.setattr(identity_module.tokenizers, "__version__", "9.9")),
 ])
 def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, key, change):
     "The thing itself is changed, and its key, and no other, changes with it."
@@ -271,16 +270,16 @@ def test_each_part_of_the_identity_follows_what_it_names(scorer, monkeypatch, ke
 
 PACKAGE = Path(psych201.__file__).parent
 MAKES_NUMBERS = sorted(path.relative_to(PACKAGE).as_posix() for path in [
-    PACKAGE / "transcripts.py", PACKAGE / "scoring" / "identity.py", PACKAGE / "scoring" / "language_model.py",
+    PACKAGE / "transcripts.py", *(PACKAGE / "scoring" / f"{name}.py" for name in ("scorer", "identity", "language_model")),
     *(path for room in ("participants", "inputs", "likelihood", "models") for path in (PACKAGE / room).glob("[!_]*.py"))])
 
 
 @pytest.mark.parametrize("module", MAKES_NUMBERS)
 def test_the_code_of_every_module_that_makes_numbers_counts(module, monkeypatch):
-    before = identities.source_hash.__wrapped__()
+    before = scoring.source_hash.__wrapped__()
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == PACKAGE / module else b""))
-    assert identities.source_hash.__wrapped__() != before
+    assert scoring.source_hash.__wrapped__() != before
 
 
 @pytest.mark.parametrize("key", sorted(MUST - {"format", "rule"}))
@@ -298,20 +297,20 @@ def test_what_must_match_is_refused_where_it_differs(tmp_path, scorer, monkeypat
 def test_what_is_proved_is_checked_on_stored_transcripts(tmp_path, scorer, monkeypatch, key):
     "Equal numbers: the run goes on, and both conditions are recorded. A number that moved: the run names the response."
     run_score(scorer, dataset(2), tmp_path)
-    identity, original, again = scorer.identity(), scorers._join, []
+    identity, original, again = scorer.identity(), language_model._join, []
     monkeypatch.setattr(LanguageModelScorer, "identity", lambda self: replace(identity, proved=identity.proved | {key: "another"}))
     score_one = LanguageModelScorer.score
     monkeypatch.setattr(LanguageModelScorer, "score", lambda self, some: again.extend(some) or score_one(self, some))
-    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+    monkeypatch.setattr(language_model, "_join", lambda *arguments: original(*arguments).with_columns(
         nll=pl.when(pl.col("response_index") == 4).then(pl.col("nll") + 2e-4).otherwise("nll")))
     with pytest.raises(StoreError, match=rf"response 4 of Transcript\(wulff2020, participant .*{key} \("):
         run_score(scorer, dataset(3), tmp_path)
     assert len(store.read_scores(tmp_path)) == 12
-    monkeypatch.setattr(scorers, "_join", original)
+    monkeypatch.setattr(language_model, "_join", original)
     run_score(scorer, dataset(3), tmp_path)
     assert 2 <= len(again) <= 3 and {len(store.read_scores(tmp_path))} == {18}
     times = len(again)
-    conditions = {shard.identity.proved[key] for shard in shards.read_shards(tmp_path)}
+    conditions = {shard.identity.proved[key] for shard in store.read_shards(tmp_path)}
     assert conditions == {identity.proved[key], "another"}
     (record,) = [json.loads(path.read_text()) for path in (tmp_path / "proofs").rglob("*.json")]
     assert (record["now"][key], record["stored"][key]) == ("another", identity.proved[key]) and record["largest_move"] <= 1e-4
@@ -322,9 +321,9 @@ def test_what_is_proved_is_checked_on_stored_transcripts(tmp_path, scorer, monke
 def test_stale_numbers_are_noticed_where_nothing_is_left_to_do(tmp_path, scorer, monkeypatch):
     "Somebody edits the kernel and runs the same command: the stored numbers are no longer what the code gives."
     run_score(scorer, dataset(2), tmp_path)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
-    original = scorers._join
-    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(pl.col("nll") * 1.01))
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
+    original = language_model._join
+    monkeypatch.setattr(language_model, "_join", lambda *arguments: original(*arguments).with_columns(pl.col("nll") * 1.01))
     with pytest.raises(StoreError, match="code"):
         run_score(scorer, dataset(2), tmp_path)
     with pytest.raises(StoreError, match="code"):  # and where today's data are others
@@ -346,24 +345,24 @@ def test_the_configuration_of_a_folder_is_part_of_the_identity(tmp_path, tiny):
 def test_a_restart_that_was_killed_goes_on(tmp_path, scorer, monkeypatch):
     "Another cut for all transcripts, killed after the first shard: the same command does what is left, and only that."
     run_score(scorer, dataset(6), tmp_path, limits=Limits(2))
-    short, original, saved = replace(scorer, max_tokens=40), score.save_shard, []
+    short, original, saved = replace(scorer, max_tokens=40), run_module.save_shard, []
 
     def interrupted(*arguments):
         if saved:
             raise KeyboardInterrupt
         saved.append(original(*arguments))
 
-    monkeypatch.setattr(score, "save_shard", interrupted)
+    monkeypatch.setattr(run_module, "save_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_score(short, dataset(6), tmp_path, restart=True, limits=Limits(2))
-    monkeypatch.setattr(score, "save_shard", original)
+    monkeypatch.setattr(run_module, "save_shard", original)
     assert len(store.read_scores(tmp_path)) == 36
     with pytest.raises(StoreError, match="max_tokens"):
         run_score(short, dataset(6), tmp_path)
     asked = []
-    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or scorers._stream(self, some))
+    monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or language_model._stream(self, some))
     run_score(short, dataset(6), tmp_path, restart=True)
-    assert len(asked) == 4 and {shard.identity.must["max_tokens"] for shard in shards.read_shards(tmp_path)} == {40}
+    assert len(asked) == 4 and {shard.identity.must["max_tokens"] for shard in store.read_shards(tmp_path)} == {40}
 
 
 @pytest.mark.parametrize("moment", ["facts", "probe", "old shard"])
@@ -379,14 +378,14 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
     run_score(scorer, old, tmp_path)
     before = rows(tmp_path)
     name = {"facts": "save_probe", "probe": "write_shard", "old shard": "drop_hidden"}[moment]
-    original = getattr(store, name)
-    monkeypatch.setattr(store, name, crash)
+    original = getattr(write_module, name)
+    monkeypatch.setattr(write_module, name, crash)
     with pytest.raises(Crash):
         if moment == "old shard":
             run_score(replace(scorer, max_tokens=40), old, tmp_path, restart=True)
         else:
             run_score(scorer, new, tmp_path)
-    monkeypatch.setattr(store, name, original)
+    monkeypatch.setattr(write_module, name, original)
     if moment == "old shard":
         assert store.read_scores(tmp_path)["reason"].to_list().count("cut") > 0 and len(rows(tmp_path)) == 12
         run_score(scorer, old, tmp_path, restart=True)
@@ -400,9 +399,9 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
 
 def test_a_restart_counts_also_where_the_clock_is_behind(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(2), tmp_path)
-    monkeypatch.setattr(store.time, "time_ns", lambda: 5)
+    monkeypatch.setattr(write_module.time, "time_ns", lambda: 5)
     run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path, restart=True)
-    assert {shard.identity.must["max_tokens"] for shard in shards.read_shards(tmp_path)} == {40}
+    assert {shard.identity.must["max_tokens"] for shard in store.read_shards(tmp_path)} == {40}
     assert "cut" in store.read_scores(tmp_path)["reason"].to_list()
 
 
@@ -414,9 +413,9 @@ def test_a_fault_that_the_shortest_transcript_does_not_show(tmp_path, scorer, mo
     people = data.Dataset([session(0, trials=2), *(session(n, trials=8) for n in range(1, 5)),
                            Transcript("Say <<>>.", "wulff2020", "exp1", "9", 9)])
     run_score(scorer, people, tmp_path)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
-    original, late = scorers._join, pl.col("response_index") >= 3
-    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
+    original, late = language_model._join, pl.col("response_index") >= 3
+    monkeypatch.setattr(language_model, "_join", lambda *arguments: original(*arguments).with_columns(
         **{name: pl.when(late).then(value).otherwise(name) for name, value in change.items()}))
     with pytest.raises(StoreError, match="code"):
         run_score(scorer, people, tmp_path)
@@ -424,10 +423,10 @@ def test_a_fault_that_the_shortest_transcript_does_not_show(tmp_path, scorer, mo
 
 def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(5), tmp_path)
-    (shard,) = shards.read_shards(tmp_path)
+    (shard,) = store.read_shards(tmp_path)
     some = data.Dataset([person for person in dataset(5) if person.key in shard.probes])
     run_score(scorer, some, tmp_path, restart=True)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
     run_score(scorer, dataset(5), tmp_path)  # the new shard has probes, of the same conditions
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
 
@@ -435,9 +434,9 @@ def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_p
 def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
     "Proved under one cut, the same change of code is proved again under another."
     for limit in (0, 40):
-        monkeypatch.setattr(identities, "source_hash", lambda: "before")
+        monkeypatch.setattr(identity_module, "source_hash", lambda: "before")
         run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path, restart=True)
-        monkeypatch.setattr(identities, "source_hash", lambda: "after")
+        monkeypatch.setattr(identity_module, "source_hash", lambda: "after")
         run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path)
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 2
 
@@ -445,7 +444,7 @@ def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
 def test_another_input_is_noticed_by_the_proof(tmp_path, scorer, monkeypatch):
     "The code changes, and with it the input of stored transcripts that today's data do not hold; the numbers would agree."
     run_score(scorer, dataset(2), tmp_path)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
     digest = LanguageModelScorer.digest
     monkeypatch.setattr(LanguageModelScorer, "digest", lambda self, transcript: digest(self, transcript)[::-1])
     with pytest.raises(StoreError, match="is not put to tiny-.* as it was"):
@@ -456,9 +455,9 @@ def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
     "The shard with the shortest transcript still holds; another does not."
     people = data.Dataset([session(n, trials=n + 2) for n in range(3)])
     run_score(scorer, people, tmp_path, limits=Limits(1))
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
-    original = scorers._join
-    monkeypatch.setattr(scorers, "_join", lambda *arguments: original(*arguments).with_columns(
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
+    original = language_model._join
+    monkeypatch.setattr(language_model, "_join", lambda *arguments: original(*arguments).with_columns(
         nll=pl.when(pl.col("response_index") == 3).then(pl.col("nll") + 0.1).otherwise("nll")))
     with pytest.raises(StoreError, match="response 3 of"):
         run_score(scorer, people, tmp_path)
@@ -466,14 +465,14 @@ def test_several_shards_of_one_kind_are_proved(tmp_path, scorer, monkeypatch):
 
 def test_bounds_of_a_proof():
     "What the rounding of a dtype does to a response of some tokens, with room to spare, and no more."
-    assert [proof.bound_of({"dtype": name}) for name in ("float32", "mixed", "float16", "bfloat16")] == [1e-4, 0.5, 0.05, 0.5]
-    assert proof.bound_of({}) == 1e-4
+    assert [scoring.bound_of({"dtype": name}) for name in ("float32", "mixed", "float16", "bfloat16")] == [1e-4, 0.5, 0.05, 0.5]
+    assert scoring.bound_of({}) == 1e-4
 
 
 def test_a_transcript_without_responses_can_be_proved(tmp_path, scorer, monkeypatch):
     people = data.Dataset([Transcript("Nobody answers.", "wulff2020", "exp1", "1", 0)])
     run_score(scorer, people, tmp_path)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
     run_score(scorer, people, tmp_path)
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
 
@@ -482,9 +481,9 @@ def test_a_killed_restart_goes_on_after_another_change(tmp_path, scorer, monkeyp
     "Killed half-way, then the code changes: the same command does everything that is not of the present code."
     run_score(scorer, dataset(4), tmp_path)
     run_score(scorer, dataset(2), tmp_path, restart=True)
-    monkeypatch.setattr(identities, "source_hash", lambda: "edited")
+    monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
     run_score(scorer, dataset(4), tmp_path, restart=True)
-    assert {shard.identity.proved["code"] for shard in shards.read_shards(tmp_path)} == {"edited"}
+    assert {shard.identity.proved["code"] for shard in store.read_shards(tmp_path)} == {"edited"}
 
 
 def test_two_models_that_share_a_folder(tmp_path, tiny):
@@ -514,11 +513,11 @@ def test_a_part_of_the_data_makes_nothing_outdated(tmp_path, scorer, capsys):
     whole = data.Dataset([*dataset(4), *dataset(2, "frey2017")])
     run_score(scorer, whole, tmp_path)
     before = rows(tmp_path)
-    score.score(scorer, data.select(whole, ["wulff2020"], 2), tmp_path, progress="lines", prune=True)
+    scoring.score(scorer, data.select(whole, ["wulff2020"], 2), tmp_path, progress="lines", prune=True)
     assert rows(tmp_path) == before and "not in the" not in capsys.readouterr().err
-    score.score(scorer, dataset(3), tmp_path, progress="lines")
+    scoring.score(scorer, dataset(3), tmp_path, progress="lines")
     assert "1 stored transcripts of wulff2020 are not in these data" in capsys.readouterr().err and rows(tmp_path) == before
-    score.score(scorer, dataset(3), tmp_path, progress="lines", prune=True)
+    scoring.score(scorer, dataset(3), tmp_path, progress="lines", prune=True)
     assert "were forgotten" in capsys.readouterr().err
     assert rows(tmp_path) == [row for row in before if row[6] != "3"]
 
@@ -550,24 +549,24 @@ def test_edits_are_seen_without_the_data_and_new_files_are_none(tmp_path, scorer
     run_score(scorer, dataset(3), tmp_path)
     more = data.Dataset([replace(one, row=n) for n, one in enumerate([session(9), *dataset(3)])])
     run_score(scorer, more, tmp_path)
-    assert upkeep.two_versions(tmp_path) == {}
+    assert store.two_versions(tmp_path) == {}
     edited = [session(8), *more.transcripts[:2], *(replace(one, text="Hello. " + one.text) for one in more.transcripts[2:])]
     run_score(scorer, data.Dataset([replace(one, row=n) for n, one in enumerate(edited)]), tmp_path)
-    assert upkeep.two_versions(tmp_path) == {"wulff2020": 2}
+    assert store.two_versions(tmp_path) == {"wulff2020": 2}
 
 
 def test_options_of_a_baseline_are_those_of_all_that_is_stored(tmp_path):
     "The second part of a study brings an answer that the first did not have."
     first, second = (data.Dataset([Transcript(text, "wulff2020", "exp1", who, row)]) for row, (text, who) in
                      enumerate((("Say <<J>> or <<F>>.", "1"), ("Say <<J>>, <<K>> or <<F>>.", "2"))))
-    score.score("baseline:uniform", first, tmp_path, progress="none")
+    scoring.score("baseline:uniform", first, tmp_path, progress="none")
     for restart in (False, True):
         with pytest.raises(StoreError, match="1 stored transcripts of wulff2020 are not in these data, and baseline:uniform"):
-            score.score("baseline:uniform", second, tmp_path, progress="none", restart=restart)
-    score.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", restart=True)
+            scoring.score("baseline:uniform", second, tmp_path, progress="none", restart=restart)
+    scoring.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", restart=True)
     assert store.read_scores(tmp_path)["nll"].to_list() == pytest.approx([np.log(3)] * 5)
-    score.score("baseline:uniform", second, tmp_path / "two", progress="none")
-    score.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
+    scoring.score("baseline:uniform", second, tmp_path / "two", progress="none")
+    scoring.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
 
 
 def picks(participant: int, answers: str) -> Transcript:
@@ -578,46 +577,46 @@ def picks(participant: int, answers: str) -> Transcript:
 def test_options_are_those_of_all_people_and_named_in_each_shard(tmp_path, tiny, capsys):
     "Also where a part is scored first; what was stored with fewer options is said, and scored anew only when asked for."
     people = data.Dataset([picks(1, "JJ"), picks(2, "FJ")])
-    score.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, progress="none")
+    scoring.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, progress="none")
     assert store.read_scores(tmp_path)["option_logprobs"].list.len().to_list() == [2, 2]
     more = data.Dataset([*people, picks(3, "K")])
-    score.score(tiny, more, tmp_path, progress="lines")
+    scoring.score(tiny, more, tmp_path, progress="lines")
     said = capsys.readouterr().err
     assert "for 1 of 1 experiments the log-probability of each option is kept." in said
     assert "1 transcripts were scored without these options (the first is Transcript(wulff2020, participant 1" in said
-    table = choices.scan_choices(tmp_path).collect()
+    table = store.scan_choices(tmp_path).collect()
     names = {person: set(rows["option"]) for (person,), rows in table.group_by("person")}
     assert names == {"wulff2020/exp1/1": {"F", "J"}, "wulff2020/exp1/2": {"F", "J", "K"}, "wulff2020/exp1/3": {"F", "J", "K"}}
     chosen = table.filter("chosen").join(store.read_scores(tmp_path), on=["transcript", "response_index"])
     np.testing.assert_allclose(-chosen["logprob"], chosen["nll"], atol=1e-5)
     assert len(chosen) == 5
-    score.score(tiny, data.Dataset(more.transcripts[2:], source=more), tmp_path, restart=True, progress="none")
-    assert choices.scan_choices(tmp_path).collect().sort(*table.columns).equals(table.sort(*table.columns)), "a shard that loses a transcript keeps its names"
-    score.score(tiny, more, tmp_path, restart=True, progress="lines")
+    scoring.score(tiny, data.Dataset(more.transcripts[2:], source=more), tmp_path, restart=True, progress="none")
+    assert store.scan_choices(tmp_path).collect().sort(*table.columns).equals(table.sort(*table.columns)), "a shard that loses a transcript keeps its names"
+    scoring.score(tiny, more, tmp_path, restart=True, progress="lines")
     assert set(store.read_scores(tmp_path)["option_logprobs"].list.len()) == {3}
     assert "without these options" not in capsys.readouterr().err
 
 
 def test_options_of_a_restart_that_was_killed_are_read_once(tmp_path, tiny, monkeypatch):
     people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
-    score.score(tiny, people, tmp_path, progress="none")
-    for module in (store, score):
+    scoring.score(tiny, people, tmp_path, progress="none")
+    for module in (write_module, run_module):
         monkeypatch.setattr(module, "drop_hidden", lambda run: None)
-    score.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, restart=True, progress="none")
-    assert len(shards.read_shards(tmp_path)) == 2
-    assert len(choices.scan_choices(tmp_path).collect()) == 2 * 2 * 2
+    scoring.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, restart=True, progress="none")
+    assert len(store.read_shards(tmp_path)) == 2
+    assert len(store.scan_choices(tmp_path).collect()) == 2 * 2 * 2
 
 
 def test_one_answer_is_no_choice(tmp_path, tiny):
-    score.score(tiny, data.Dataset([picks(1, "JJ")]), tmp_path, progress="none")
-    assert store.read_scores(tmp_path)["option_logprobs"].null_count() == 2 and not shards.read_shards(tmp_path)[0].options
+    scoring.score(tiny, data.Dataset([picks(1, "JJ")]), tmp_path, progress="none")
+    assert store.read_scores(tmp_path)["option_logprobs"].null_count() == 2 and not store.read_shards(tmp_path)[0].options
 
 
 @pytest.mark.parametrize("mode, expected", [("none", [None] * 4), ("single", [None] * 2 + [2] * 2), ("all", [3] * 2 + [2] * 2)])
 def test_which_options_are_scored(tmp_path, tiny, capsys, mode, expected):
     "Numbers are several tokens; said before is what they cost."
     people = data.Dataset([replace(picks(1, ["123", "17"]), experiment="exp0"), replace(picks(2, ["4", "123"]), experiment="exp0"), picks(3, "JF")])
-    score.score(tiny, data.Dataset([people[0], people[2]], source=people), tmp_path, options=mode, progress="lines")
+    scoring.score(tiny, data.Dataset([people[0], people[2]], source=people), tmp_path, options=mode, progress="lines")
     assert ("1 transcripts are read twice, with " in capsys.readouterr().err) == (mode == "all")
     table = store.read_scores(tmp_path).sort("experiment", "response_index")
     assert table["option_logprobs"].list.len().to_list() == expected
@@ -637,7 +636,7 @@ def test_options_of_models_that_keep_their_own_attention(tiny, capsys):
     np.testing.assert_allclose(one["option_logprobs"].to_list(), other["option_logprobs"].to_list(), atol=1e-4)
     np.testing.assert_allclose([-one["option_logprobs"][n][list(options["wulff2020", "exp1"]).index(answer)]
                                 for n, answer in enumerate(transcript.responses)], one["nll"], atol=1e-4)
-    score.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), options="all", progress="lines")
+    scoring.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), options="all", progress="lines")
     assert "this kind of model reads each anew" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
 
 
@@ -645,7 +644,7 @@ def test_a_proof_looks_at_options_too(tmp_path, tiny, monkeypatch):
     people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
     scorer = LanguageModelScorer(tiny, options=choose_options(people, tiny.tokenizer))
     run_score(scorer, data.Dataset(people.transcripts[:1]), tmp_path)
-    monkeypatch.setattr(identities, "source_hash", lambda *_: "other")
+    monkeypatch.setattr(identity_module, "source_hash", lambda *_: "other")
     original = LanguageModelScorer.score
     moved = pl.col("option_logprobs").list.eval(pl.element() + 0.5)
     monkeypatch.setattr(LanguageModelScorer, "score", lambda self, some: original(self, some).with_columns(moved))
@@ -663,12 +662,12 @@ def test_a_store_with_any_name(tmp_path, scorer, name):
     assert len(rows(tmp_path / name)) == 12
     run_score(scorer, dataset(2), tmp_path / name, restart=True)
     run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path / name, restart=True)
-    assert len(rows(tmp_path / name)) == 12 and upkeep.two_versions(tmp_path / name) == {}
+    assert len(rows(tmp_path / name)) == 12 and store.two_versions(tmp_path / name) == {}
 
 
 @pytest.mark.parametrize("folder, read", [
     ("transcripts", store.read_scores), ("transcripts", lambda path: run_score("baseline:uniform", dataset(1), path)),
-    ("runs", store.read_runs), ("people", upkeep.two_versions)])
+    ("runs", store.read_runs), ("people", store.two_versions)])
 def test_damage_beside_the_scores_is_named(tmp_path, folder, read):
     run_score("baseline:uniform", dataset(1), tmp_path)
     (path,) = [path for path in (tmp_path / folder).rglob("*") if path.is_file()]
@@ -687,7 +686,7 @@ def test_a_restart_replaces_what_it_was_asked_for_and_no_more(tmp_path, scorer):
 
 
 def test_formats_are_read_apart(tmp_path, scorer, monkeypatch):
-    monkeypatch.setitem(formats.FORMATS, "another", formats.plain)
+    monkeypatch.setitem(inputs.FORMATS, "another", inputs.plain)
     for name in ("plain", "another"):
         run_score(replace(scorer, format=name), dataset(2), tmp_path)
     assert {shard.identity.must["format"] for shard in store.find_shards(tmp_path, formats=["plain"])} == {"plain"}
@@ -712,7 +711,7 @@ def test_rules_are_read_apart(tmp_path, scorer):
     assert store.read_scores(tmp_path)["dtype"].to_list() == ["float32"] * 12
     for rule, text in (("span", "Take <<J>> now"), ("paper", "You take <<J>> now")):
         run_score(replace(scorer, rule=rule, options={}), [replace(glued, text=text)], tmp_path / "edited")
-    assert upkeep.two_versions(tmp_path / "edited") == {}  # one text of a person by each rule
+    assert store.two_versions(tmp_path / "edited") == {}  # one text of a person by each rule
     with pytest.raises(StoreError, match="no scores in the rule other, only in plain/paper and plain/span"):
         store.scan_scores(tmp_path, rules=["other"])
 
@@ -735,7 +734,7 @@ def test_a_cut_takes_found_and_not_found_responses(tmp_path, scorer):
 
 def test_names_are_enough(tmp_path):
     "A model and a data set by their names."
-    summary = score.score("tiny-gemma", "sample", tmp_path, progress="none")
+    summary = scoring.score("tiny-gemma", "sample", tmp_path, progress="none")
     assert summary["responses"].sum() == len(store.read_scores(tmp_path)) == 640
 
 
@@ -763,14 +762,14 @@ def test_an_old_store_is_told_apart(tmp_path, scorer):
 
 def test_another_schema_with_the_same_columns_is_told_apart(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(1), tmp_path)
-    monkeypatch.setattr(shards, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
     with pytest.raises(StoreError, match="schema 3.*reads schema 4"):
         store.read_scores(tmp_path)
 
 
 def test_damage_is_named(tmp_path, scorer):
     run_score(scorer, dataset(1), tmp_path)
-    (shard,) = shards.read_shards(tmp_path)
+    (shard,) = store.read_shards(tmp_path)
     whole = shard.path.read_bytes()
     for content, message in ((whole[:100], "damaged"), (b"", "damaged")):
         shard.path.write_bytes(content)
@@ -788,9 +787,9 @@ def test_damage_is_named(tmp_path, scorer):
 
 def test_a_refused_run_leaves_nothing(tmp_path, scorer):
     with pytest.raises(ValueError, match="No format 'chats'"):
-        score.score("tiny-llama", dataset(1), tmp_path / "store", "chats")
+        scoring.score("tiny-llama", dataset(1), tmp_path / "store", "chats")
     with pytest.raises(UserError, match="has no chat template"):
-        score.score("tiny-llama", dataset(1), tmp_path / "store", "chat")
+        scoring.score("tiny-llama", dataset(1), tmp_path / "store", "chat")
     with pytest.raises(ValueError, match="not -7"):
         run_score("tiny-llama", dataset(1), tmp_path / "store", max_tokens=-7)
     assert not (tmp_path / "store").exists()

@@ -10,9 +10,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from conftest import encode
-from psych201.data import datasets as data
-from psych201.inputs import formats, paper_rule as published, tokens
-from psych201.models import language_model as models
+from psych201 import data, inputs, models
 from psych201.inputs.pieces import Piece
 from psych201.transcripts import Transcript, find_responses
 from psych201.models.weights import make_tiny
@@ -54,7 +52,7 @@ def check(text: str, tokenizer) -> None:
     encoded = encode(text, tokenizer)
     decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert [decode(encoded.ids[a:b]) for a, b in zip(encoded.start, encoded.end)] == responses
-    first = tokens.first_tokens(tokenizer)
+    first = inputs.first_tokens(tokenizer)
     assert encoded.ids[: len(first)].tolist() == first and decode(encoded.ids[len(first):]) == text
     assert (encoded.close > encoded.end).all() and (encoded.start[1:] >= encoded.close[:-1]).all()
     assert all(decode(encoded.ids[end:close]).startswith(">>") for end, close in zip(encoded.end, encoded.close))
@@ -112,7 +110,7 @@ def test_real_transcripts(name, packaged, studies):
 def as_chat(transcript: Transcript, tokenizer=None) -> list[Piece]:
     "A chat of the ChatML kind: shown text as the user's turns, responses as the assistant's."
     pieces = []
-    for text, kind in formats.plain(transcript):
+    for text, kind in inputs.plain(transcript):
         text = text.removeprefix(">>").removesuffix("<<").strip()
         if text:
             role = "assistant" if kind == "response" else "user"
@@ -138,7 +136,7 @@ def test_a_format_with_a_template(packaged):
     for strange in (False, True):
         turns = [(role, text if strange else text.replace("<|im_end|>", "nothing")) for role, text in TURNS]
         text = CHAT if strange else CHAT.replace("<|im_end|>", "nothing")
-        encoded = tokens.encode(head + as_chat(Transcript(text, "s", "e", "1")), tokenizer)
+        encoded = inputs.encode(head + as_chat(Transcript(text, "s", "e", "1")), tokenizer)
         expected = tokenizer.apply_chat_template(system + [dict(role=role, content=text) for role, text in turns],
                                                  tokenize=True, return_dict=False)
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -152,7 +150,7 @@ def test_a_format_with_a_template(packaged):
 def test_a_template_brings_its_own_first_token(name):
     tokenizer = TINY[name]
     pieces = [Piece("<bos>You", "template"), Piece("J", "response"), Piece("<eos>", "template")]
-    encoded = tokens.encode(pieces, tokenizer)
+    encoded = inputs.encode(pieces, tokenizer)
     bos, eos = tokenizer.convert_tokens_to_ids(["<bos>", "<eos>"])
     assert encoded.ids[0] == bos and (encoded.ids == bos).sum() == 1 and encoded.ids[-1] == eos
     assert encoded.ids[encoded.end[0] : encoded.close[0]].tolist() == [eos]
@@ -170,10 +168,10 @@ def test_added_tokens_are_text(kind, special, place):
     text = f"a {content} b"
     assert number in tokenizer(text).input_ids
     other = "response" if kind == "shown" else "shown"
-    encoded = tokens.encode([Piece("x", other), Piece(text, kind), Piece(">>", "shown")], tokenizer)
+    encoded = inputs.encode([Piece("x", other), Piece(text, kind), Piece(">>", "shown")], tokenizer)
     assert place != "new" or number not in encoded.ids
     assert tokenizer.backend_tokenizer.decode(encoded.ids.tolist(), skip_special_tokens=False) == f"x{text}>>"
-    assert number in tokens.encode([Piece("x", "shown"), Piece(text, "template")], tokenizer).ids
+    assert number in inputs.encode([Piece("x", "shown"), Piece(text, "template")], tokenizer).ids
 
 
 def test_white_space_that_a_tokenizer_adds_is_text():
@@ -221,14 +219,14 @@ def test_characters_that_vanish_are_lacking_and_removed_ones_are_not():
 
 
 def test_one_first_token_as_the_model_was_trained(packaged):
-    assert tokens.first_tokens(packaged("smollm2-135m-instruct").tokenizer) == []
-    assert tokens.first_tokens(TINY["tiny-gemma"]) == [TINY["tiny-gemma"].bos_token_id]
+    assert inputs.first_tokens(packaged("smollm2-135m-instruct").tokenizer) == []
+    assert inputs.first_tokens(TINY["tiny-gemma"]) == [TINY["tiny-gemma"].bos_token_id]
 
 
 @given(texts, st.integers(0, 200))
 def test_a_cut_never_splits_a_response(text, limit):
     whole = encode(text, TINY["tiny-llama"])
-    short = tokens.cut(whole, limit)
+    short = inputs.cut(whole, limit)
     assert len(short) <= max(limit, 0) or len(short) == len(whole) <= limit
     assert len(short.start) == (whole.close <= limit).sum()
     np.testing.assert_array_equal(short.ids, whole.ids[: len(short)])
@@ -240,7 +238,7 @@ def test_rule_paper_misses_what_its_notebook_says():
     "Two answers whose closing marker is one token with what follows: one span of both, or none."
     model = models.load("tiny-llama", device="cpu")
     text = "Round 1: you play machine <<J>>. Round 2: you play machine <<F>>."
-    exact, found = encode(text, model.tokenizer), published.encode_paper(text, model.tokenizer)
+    exact, found = encode(text, model.tokenizer), inputs.encode_paper(text, model.tokenizer)
     assert len(exact.start) == 2 > len(found.start)
 
 
@@ -259,7 +257,7 @@ def test_where_the_rules_differ_in_four_vocabularies():
     texts = ["You choose <<J>> and <<F>> now", "You choose <<J>>. You choose <<F>>. You choose <<K>> now", "It costs $<<5>> or <<-3>> now"]
     people = [Transcript(text, "a", "exp1", str(n)) for n, text in enumerate([*texts, "a " * 16_384 + "<<J>>"])]
     apart, words = vocabulary(r" ?<<|>>|[^<>]+?(?= ?<<|>>|$)", texts), vocabulary(r" ?[^ ]+", texts)
-    count = lambda tokenizer: published.compare_rules(people, tokenizer).loc["a"].to_dict()
+    count = lambda tokenizer: inputs.compare_rules(people, tokenizer).loc["a"].to_dict()
     zero = dict(responses=8, same=0, other_tokens=0, merged=0, not_found=0, cut=1)
     assert count(apart) == zero | dict(same=6, not_found=1)
     assert count(words) == zero | dict(same=1, not_found=6)  # <<-3, which the published text has as << -3
@@ -271,10 +269,10 @@ def test_which_response_a_published_span_stands_for(studies):
     "On real transcripts: what a span decodes to begins with its response; counts add up."
     model = models.load("tiny-gemma", device="cpu")
     for transcript in list(studies)[::400]:
-        text = published.paper_text(transcript.text)
-        found, responses = published.encode_paper(text, model.tokenizer), [text[a:b] for a, b in find_responses(text)]
+        text = inputs.paper_text(transcript.text)
+        found, responses = inputs.encode_paper(text, model.tokenizer), [text[a:b] for a, b in find_responses(text)]
         assert (np.diff(found.response) > 0).all() and len(responses) <= len(transcript.spans)
         for start, end, response in zip(found.start, found.end, found.response):
             assert model.tokenizer.decode(found.ids[start:end]).strip().startswith(responses[response].strip())
-    table = published.compare_rules(list(studies)[::400], model.tokenizer)
+    table = inputs.compare_rules(list(studies)[::400], model.tokenizer)
     assert (table["responses"] == table.drop(columns="responses").sum(axis=1)).all() and table["same"].sum() > 0

@@ -13,10 +13,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from psych201 import models, reference, store, workbench
 from psych201.models import cards
-from psych201.workbench import cli as workbench, paper as papers, runner
-from psych201 import reference
-from psych201.store import shards, store
+from psych201.workbench import cli, paper
 from psych201.workbench.arguments import check_models
 from psych201.scoring.run import example_store
 from psych201.workbench.cli import main
@@ -69,7 +68,7 @@ def test_score_and_paper(tmp_path, run):
     status, out, err = run("score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit",
                            "--transcripts", "2", "--max-tokens", "300", "--dtype", "bfloat16", "--output", output)
     assert status == 0, err
-    (shard,) = shards.read_shards(tmp_path / "out" / "scores")
+    (shard,) = store.read_shards(tmp_path / "out" / "scores")
     assert (shard.identity.must["dtype"], shard.identity.must["max_tokens"]) == ("bfloat16", 300)
     assert (shard.study, len(shard.inputs)) == ("simulated2026bandit", 2)
     rows = store.read_scores(tmp_path / "out" / "scores")
@@ -194,7 +193,7 @@ ONE_LINE = {
 @pytest.mark.parametrize("message", ONE_LINE)
 def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
     "It comes before any model is loaded or any folder made, and once, however many models there are."
-    monkeypatch.setattr(workbench, "score_models", None)  # scoring would fail
+    monkeypatch.setattr(cli, "score_models", None)  # scoring would fail
     words = [word.replace("OUT", str(tmp_path / "out")) for word in ONE_LINE[message]]
     words += [] if "--output" in words else ["--output", str(tmp_path / "out")]
     status, out, err = run(*words)
@@ -204,7 +203,7 @@ def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
 
 
 def test_the_format_paper_is_plain_by_the_published_rule(tmp_path, run):
-    from psych201.store import store
+    from psych201 import store
 
     assert run("score", "tiny-llama", "--format", "paper", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))[0] == 0
     assert {(shard.identity.must["format"], shard.identity.must["rule"]) for shard in store.find_shards(tmp_path / "scores")} == {("plain", "paper")}
@@ -245,7 +244,7 @@ def test_help_and_version():
 def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch, run):
     "With a tiny model in the place of the packaged ones; of each study in PSYCH201_DATA two transcripts, on a page of their own."
     monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None})
-    monkeypatch.setattr(papers, "ANALYSES", {name: papers.ANALYSES[name] for name in ("nll_by_size", "data_set", "misalignment")})  # others: elsewhere
+    monkeypatch.setattr(paper, "ANALYSES", {name: workbench.ANALYSES[name] for name in ("nll_by_size", "data_set", "misalignment")})  # others: elsewhere
     study, out = tmp_path / "studies" / "wulff2020", tmp_path / "out"
     study.mkdir(parents=True)
     lines = [json.dumps({"text": f"<<{n}>>", "experiment": "e", "participant": n}) for n in range(5)]
@@ -253,16 +252,16 @@ def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch,
     monkeypatch.setenv("PSYCH201_DATA", str(study.parent))
     status, said, err = run("demo", "--output", str(out))
     assert status == 0, err
-    known = {"tiny-llama", "baseline:uniform", "baseline:earlier", *cards.SHIPPED}
+    known = {"tiny-llama", "baseline:uniform", "baseline:earlier", *models.SHIPPED}
     rows = store.read_scores(out / "scores", rules=["span"])
     assert set(rows["model"]) == known and rows["study"].n_unique() == 2
-    assert set(store.read_scores(out / "scores", rules=["paper"])["model"]) == set(cards.SHIPPED)
+    assert set(store.read_scores(out / "scores", rules=["paper"])["model"]) == set(models.SHIPPED)
     for name in ("index.html", "figures", "tables", "data/index.html"):
         assert str(out / name) in said and (out / name).exists()
     assert "misalignment.svg" in (page := (out / "index.html").read_text()) or "misalignment.png" in page
     assert said.count("score_model-") == 6 + 3 + 3
     rows = store.read_scores(out / "data" / "scores", ["tiny-llama"])
-    assert rows["response"].to_list() == ["0", "2"] and not set(store.read_scores(out / "data" / "scores")["model"]) & set(cards.SHIPPED)
+    assert rows["response"].to_list() == ["0", "2"] and not set(store.read_scores(out / "data" / "scores")["model"]) & set(models.SHIPPED)
 
 
 def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):
@@ -288,7 +287,7 @@ def test_every_run_keeps_its_notebook(tmp_path, run):
         assert run(*words, study)[0] == 0
     good = {path.name: path.read_bytes() for path in (tmp_path / "notebooks").iterdir()}
     assert sorted(name.split("-")[3] for name in good) == ["simulated2026bandit", "simulated2026riskychoice"]
-    (shard, *_) = shards.read_shards(tmp_path / "scores")
+    (shard, *_) = store.read_shards(tmp_path / "scores")
     whole = shard.path.read_bytes()
     shard.path.write_bytes(whole[:-9])
     status, out, err = run(*words, shard.study)
@@ -368,7 +367,7 @@ def test_the_kernel_is_this_python(tmp_path, monkeypatch):
              nbformat.v4.new_code_cell("import sys; print(sys.executable)")]
     metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "which.ipynb")
-    done = runner.run_notebook(tmp_path / "which.ipynb", tmp_path / "out.ipynb", {"n": 2}, verbose=False)
+    done = workbench.run_notebook(tmp_path / "which.ipynb", tmp_path / "out.ipynb", {"n": 2}, verbose=False)
     assert nbformat.read(done, 4).cells[-1].outputs[0].text.strip() == sys.executable
     assert os.environ["JUPYTER_PATH"] == str(tmp_path)
 
@@ -464,6 +463,6 @@ def test_domains_of_own_studies_reach_the_notebooks(tmp_path, monkeypatch):
     study, given = tmp_path / "wulff2020", {}
     study.mkdir()
     (study / "study.toml").write_text('domain = "Memory"')
-    monkeypatch.setattr(papers, "_run", lambda name, output, parameters: given.update(parameters))
-    papers.draw_paper(Path(example_store()), tmp_path / "out", figures=["domains"], sources=[str(study)])
+    monkeypatch.setattr(paper, "_run", lambda name, output, parameters: given.update(parameters))
+    workbench.draw_paper(Path(example_store()), tmp_path / "out", figures=["domains"], sources=[str(study)])
     assert given["domains"] == {"wulff2020": "Memory"} and given["sources"] == [str(study)]

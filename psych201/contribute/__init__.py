@@ -1,0 +1,4 @@
+"Check a study before it is shared, and start a new one."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

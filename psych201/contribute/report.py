@@ -16,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from .record_checks import Finding, KINDS, LEVELS, masked
-from .contribution import StudyCheck, WINDOWS, check_study, estimate_length
+from .study_checks import StudyCheck, WINDOWS, check_study, estimate_length
 from ..data.archive import is_archive
 from ..data.sources import beside_studies, each_once, is_snapshot, no_file, no_study
 from ..data.discovery import StudyFiles, find_studies
-from ..transcripts import DataError, OPEN, Transcript
+from ..errors import DataError
+from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/contribute/02_report.ipynb #row
 def _row(check: StudyCheck) -> dict:

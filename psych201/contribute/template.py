@@ -11,8 +11,9 @@ import random
 import re
 from pathlib import Path
 
-from ..data.registry import DOMAINS, RESPONSE_KINDS, STUDY_FILE, TEMPLATE_TITLE
-from ..transcripts import UserError
+from ..reference import DOMAINS
+from ..data.registry import RESPONSE_KINDS, STUDY_FILE, TEMPLATE_TITLE
+from ..errors import UserError
 
 # %% ../../nbs/contribute/03_template.ipynb #trials
 _TRIALS = ((0, 8, 612), (0, 3, 540), (1, 9, 701), (1, 10, 498))  # machine, points, milliseconds

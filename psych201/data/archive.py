@@ -18,7 +18,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..transcripts import DataError, Transcript
+from ..errors import DataError
+from ..transcripts import Transcript
 
 # %% ../../nbs/data/05_archive.ipynb #schema
 SCHEMA = pa.schema([("study", pa.string()), ("experiment", pa.string()), ("participant", pa.string()), ("row", pa.int64()), ("text", pa.string()), ("RTs", pa.list_(pa.float64())),

@@ -25,7 +25,8 @@ from .datasets import Dataset, sample_path, studies as register_of
 from .files import Report
 from .sources import from_rows, hub_rows, is_snapshot, stream_studies
 from .splits import assign
-from ..transcripts import DataError, Problem, Transcript, UserError
+from ..errors import DataError, Problem, UserError
+from ..transcripts import Transcript
 
 # %% ../../nbs/data/09_conversion.ipynb #study-writer
 class _StudyFiles:

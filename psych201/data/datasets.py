@@ -20,7 +20,8 @@ from .files import Report
 from .sources import hub_id, load_file, load_folder, load_hub
 from .registry import StudyCard, register
 from .discovery import is_transcripts, study_cards
-from ..transcripts import DataError, Problem, Transcript
+from ..errors import DataError, Problem
+from ..transcripts import Transcript
 
 # %% ../../nbs/data/07_datasets.ipynb #by-study
 def by_study(

@@ -15,7 +15,8 @@ import pandas as pd
 from .datasets import Dataset, LazyDataset, by_study
 from ..participants.fields import PERSON_FIELDS
 from ..participants.table import REPORT, field_report, people
-from .registry import DOMAINS, published_studies, register
+from ..reference import DOMAINS, published_studies
+from .registry import register
 from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/data/10_description.ipynb #instructions

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from .files import TranscriptFile, UNZIP_ERRORS, damaged, opened
 from .registry import STUDY_FILE, StudyCard, parse_study_file
-from ..transcripts import DataError
+from ..errors import DataError
 
 # %% ../../nbs/data/03_discovery.ipynb #ending
 _ENDING = re.compile(r"\.(jsonl|ndjson)(\.gz|\.txt)?$", re.IGNORECASE)

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 # %% ../../nbs/data/01_files.ipynb #imports-2
 from .other_formats import Trials
-from ..transcripts import DataError
+from ..errors import DataError
 
 # %% ../../nbs/data/01_files.ipynb #report-callable-dataerror-none
 Report = Callable[[DataError], None]  # what is done with an error: raise it or note it

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..transcripts import CLOSE, DataError, OPEN
+from ..transcripts import CLOSE, OPEN
+from ..errors import DataError
 
 # %% ../../nbs/data/00_other_formats.ipynb #renamed
 _RENAMED = {"participant_id": "participant", "subject": "participant", "subject_id": "participant", "rt": "RTs", "rts": "RTs", "RT": "RTs", "reaction_time": "RTs", "reaction_times": "RTs", "response_time": "RTs", "response_times": "RTs"}

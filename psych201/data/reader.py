@@ -13,7 +13,8 @@ from itertools import islice
 from .files import Report, TranscriptFile, check_beginning, ignore, opened, read_jsonl
 from .discovery import StudyFiles
 from .other_formats import as_contributed, read_trials
-from ..transcripts import DataError, Transcript, parse_record
+from ..errors import DataError
+from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/data/04_reader.ipynb #content-digest
 def _content_digest(file: TranscriptFile) -> str:

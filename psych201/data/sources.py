@@ -19,7 +19,8 @@ from .files import Report
 from .discovery import StudyFiles, find_studies, is_leftover, near_misses
 from ..settings import load_settings
 from .reader import iter_study, read_study, unread_files
-from ..transcripts import DataError, Transcript, parse_record
+from ..errors import DataError
+from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/data/06_sources.ipynb #hub-id
 HUB_PARTS = ("", "-test", "-discrete", "-discrete-test")  # published parts of the data set

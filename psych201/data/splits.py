@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .datasets import Dataset
-from .registry import EXCLUDED, published_studies
+from ..reference import EXCLUDED, published_studies
 from ..transcripts import CLOSE, MarkerError, OPEN, Transcript
 
 # %% ../../nbs/data/08_splits.ipynb #sessions

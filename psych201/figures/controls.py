@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from .style import (
     PAGE, TYPES, canvas, computed_in, counts_line, legend, short_names, with_cards, wrapped)
 from ..stats.moderators import RESPONSE_KEY, means_by
-from ..stats.effect_sizes import check_one
+from ..stats.means import check_one
 
 # %% ../../nbs/figures/10_controls.ipynb #shared-by-conditions
 def shared_by_conditions(

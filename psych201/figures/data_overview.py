@@ -15,7 +15,7 @@ from .demographics import AS_PUBLISHED, draw_people, published_data_set
 from ..data.description import UNKNOWN_DOMAIN
 from ..models.embeddings import MINILM, TFIDF
 from .style import GREY, PAGE, TYPES, mosaic
-from ..data.registry import DOMAINS
+from ..reference import DOMAINS
 from ..downloads import DownloadError
 from .world_map import draw_world
 

@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from .style import GREY, PAGE, TYPES, canvas, counts_line, legend, short_names, with_cards, wrapped
-from ..stats.groups import group_means
+from ..stats.means import group_means
 from ..reference import reference as published
 
 # %% ../../nbs/figures/06_personas.ipynb #published-persona

@@ -19,7 +19,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ..models.cards import card, published_models
+from ..models.cards import card
+from ..reference import published_models
 
 # %% ../../nbs/figures/00_style.ipynb #types
 TYPES = {

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap, LogNorm
 
-from ..participants.countries import read_country
+from ..participants.parsing import read_country
 from ..settings import load_settings
 from ..downloads import unpack
 

@@ -15,7 +15,8 @@ from .personas import biography, known_fields
 from .pieces import Piece, Reading, marked_pieces
 from .paper_rule import paper_text
 from .tokens import first_tokens
-from ..transcripts import CLOSE, OPEN, Transcript, UserError
+from ..transcripts import CLOSE, OPEN, Transcript
+from ..errors import UserError
 
 # %% ../../nbs/inputs/07_chats.ipynb #contents
 def turns(

@@ -14,7 +14,7 @@ import polars as pl
 from .ablations import ABLATIONS
 from .chats import CHATS, check_template
 from .personas import PERSONAS, donors
-from ..models.names import did_you_mean
+from ..errors import did_you_mean
 from .perturbations import WORDINGS
 from .pieces import Piece, Reading, as_readings, check_readings, marked_pieces, readings_digest
 from ..transcripts import Transcript

@@ -14,7 +14,7 @@ from itertools import cycle
 
 from ..participants.fields import PERSON_FIELDS, PUBLISHED_QUESTIONNAIRES, QUESTIONNAIRES, standard_name
 from .pieces import Piece, marked_pieces
-from ..participants.readings import is_told, read_score
+from ..participants.parsing import is_told, read_score
 from ..transcripts import Transcript
 
 # %% ../../nbs/inputs/06_personas.ipynb #persona-fields

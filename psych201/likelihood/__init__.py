@@ -1,0 +1,4 @@
+"From tokens to nats: attention, head, log-probabilities, NLL, batching."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,4 @@
+"From a name to weights: cards, names, hub, loading, adapters, dtypes."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

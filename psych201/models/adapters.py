@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers.utils import find_adapter_config_file
 
-from .cards import ModelError
+from ..errors import ModelError
 from .hub import hub_failure
 from .loading import is_whole
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AttentionInterface
 
 from ..likelihood.attention import NAME, attend_layer, why_not
-from .cards import ModelError
+from ..errors import ModelError
 from ..likelihood.fused_head import available
 
 # %% ../../nbs/models/07_compile.ipynb #layers-of

@@ -15,7 +15,7 @@ import torch
 import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from .cards import ModelError
+from ..errors import ModelError
 from .hub import find_commit, no_bars
 from ..settings import load_settings
 from ..downloads import DownloadError, unpack

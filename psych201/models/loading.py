@@ -18,9 +18,10 @@ import transformers
 from safetensors import SafetensorError
 
 # %% ../../nbs/models/05_loading.ipynb #loading-imports-2
-from .cards import ModelError, PACKAGED, SHIPPED
+from ..errors import ModelError
+from .cards import PACKAGED, SHIPPED
 from .hub import find_commit, hub_failure, no_bars
-from .quantised import DTYPES, QUANTISED, quantisation, quantised_as
+from .dtypes import DTYPES, QUANTISED, quantisation, quantised_as
 from .weights import TINY, check_complete, from_gguf, gguf_tokenizer, make_tiny, unpacked
 
 # %% ../../nbs/models/05_loading.ipynb #how-class

@@ -22,7 +22,8 @@ import gguf
 import torch
 import transformers
 
-from .cards import ModelError, PACKAGED
+from ..errors import ModelError
+from .cards import PACKAGED
 from ..settings import load_settings
 from ..downloads import DownloadError, download
 

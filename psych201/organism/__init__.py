@@ -1,0 +1,4 @@
+"The claim as an experiment: a tiny model, post-trained in two ways."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from .countries import country_name, read_country
+from .parsing import country_name, read_country
 from .fields import PERSON_FIELDS, QUESTIONNAIRES, standard_name
-from .readings import EDUCATION, GENDERS, OLDEST, is_told, read_age, read_diagnosis, read_education, read_gender, read_score
+from .parsing import (
+    EDUCATION, GENDERS, OLDEST, is_told, read_age, read_diagnosis, read_education, read_gender, read_score)
 from ..reference import reference
-from ..transcripts import DataError, Transcript
+from ..errors import DataError
+from ..transcripts import Transcript
 
 # %% ../../nbs/participants/02_table.ipynb #read-value
 def _read(name: str, written: str):

@@ -17,14 +17,15 @@ from math import log
 import polars as pl
 
 from ..models.cards import card
-from .identity import source_hash
+from .scorer import source_hash
 from ..inputs.options import MOST_OPTIONS
-from .language_model import response_rows
-from ..store.shards import Identity, RESPONSES, fingerprint
+from .scorer import response_rows
+from ..store.schema import Identity, RESPONSES
+from ..store.atomic import fingerprint
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #identity
-CODE = ("transcripts", "inputs.trials", "inputs.quantities", "inputs.options", "scoring.language_model", "scoring.counting_baselines", "scoring.outcomes",
+CODE = ("transcripts", "inputs.trials", "inputs.options", "scoring.scorer", "scoring.counting_baselines", "scoring.outcomes",
         "scoring.sequence_baselines", "scoring.free_answer_baselines", "scoring.baselines")  # modules that make the numbers of baselines
 
 

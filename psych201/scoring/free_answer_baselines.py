@@ -18,8 +18,8 @@ from scipy.stats import t as student
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #imports-2
 from ..models.cards import card
 from .counting_baselines import MarginalBaseline, baseline_identity
-from ..inputs.quantities import as_number, is_quantity, usual_unit
-from ..store.shards import Identity, RESPONSES
+from ..inputs.options import as_number, is_quantity, usual_unit
+from ..store.schema import Identity, RESPONSES
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #table

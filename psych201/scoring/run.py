@@ -20,20 +20,21 @@ import polars as pl
 
 from ..data import datasets as data
 from ..models import language_model as models
-from .announcements import announce_format, announce_options, announce_work
+from .plan import announce_format, announce_options, announce_work
 from .baselines import make_baseline
 from ..data.datasets import Dataset, LazyDataset, by_study
 from ..inputs.formats import check_format, prepare
 from ..models.language_model import LanguageModel
 from ..inputs.options import check_options, choose_options
 from .plan import Plan, estimate_tokens, make_plan
-from .proof import prove
+from .rescoring import prove
 from ..inputs.paper_rule import check_rule
-from .language_model import LanguageModelScorer, Scorer, stream
+from .language_model import LanguageModelScorer
+from .scorer import Scorer, stream
 from ..settings import load_settings
-from ..store.shards import locked
-from ..store.store import Run, describe, drop_hidden, save_shard
-from ..store.summary import summarise_scores
+from ..store.atomic import locked
+from ..store.write import Run, describe, drop_hidden, save_shard
+from ..store.read import summarise_scores
 from ..transcripts import Transcript
 from ..store.prune import forget, note_people, outdated
 from ..inputs.perturbations import RENAMING

@@ -17,7 +17,8 @@ import polars as pl
 from ..models.cards import card
 from .counting_baselines import UniformBaseline, baseline_identity, few, weighted, xlogx
 from .outcomes import read_outcomes
-from ..store.shards import Identity, fingerprint
+from ..store.schema import Identity
+from ..store.atomic import fingerprint
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #stays

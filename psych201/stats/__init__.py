@@ -1,0 +1,4 @@
+"From rows to statements: means, effect sizes, intervals, trends, calibration."
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

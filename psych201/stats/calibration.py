@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from .paired import people_interval
-from .effect_sizes import check_one
+from .means import check_one
 
 # %% ../../nbs/stats/09_calibration.ipynb #arrays
 class Choices(NamedTuple):

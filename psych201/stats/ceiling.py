@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
-from .effect_sizes import check_one
+from .means import check_one
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items

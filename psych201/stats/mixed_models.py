@@ -15,7 +15,7 @@ import polars as pl
 from scipy.stats import t as student
 
 from .paired import paired_responses
-from .effect_sizes import RESPONSE
+from .means import RESPONSE
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #condition-means
 def condition_means(

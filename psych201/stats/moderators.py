@@ -13,11 +13,11 @@ import pandas as pd
 import polars as pl
 
 # %% ../../nbs/stats/12_moderators.ipynb #origins-imports-2
-from .bootstrap import people_of
-from .clusters import strata_interval
+from .intervals import people_of
+from .intervals import strata_interval
 from .ceiling import find_items
 from .paired import PAIRED_MEANS, mean_of_people, paired_means
-from .effect_sizes import check_one
+from .means import check_one
 from ..transcripts import Transcript
 from ..inputs.trials import find_trials
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from .bootstrap import hierarchical_bootstrap, people_of, percentile_interval
-from .clusters import cluster_interval, effective_clusters, strata_interval, wild_interval
-from .effect_sizes import EFFECTS, RESPONSE, check_one, differing, misalignment, shared_responses
+from .intervals import hierarchical_bootstrap, people_of, percentile_interval
+from .intervals import cluster_interval, effective_clusters, strata_interval, wild_interval
+from .effect_sizes import EFFECTS, differing, misalignment
+from .means import RESPONSE, check_one, shared_responses
 
 # %% ../../nbs/stats/03_paired.ipynb #pairs
 def paired_responses(

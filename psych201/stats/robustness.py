@@ -14,9 +14,9 @@ import polars as pl
 from .calibration import option_scores
 from ..store.option_table import scan_choices
 from .paired import PAIRED_MEANS, known_interval, paired_means
-from ..store.shards import StoreError
-from .effect_sizes import RESPONSE
-from ..store.store import read_conditions, read_scores
+from ..errors import StoreError
+from .means import RESPONSE
+from ..store.read import read_conditions, read_scores
 
 # %% ../../nbs/stats/10_robustness.ipynb #scores-of
 def _exact(store: Path, post: str, base: str) -> pl.DataFrame:

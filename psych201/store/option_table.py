@@ -15,8 +15,8 @@ import polars as pl
 
 from ..inputs.options import own_keys
 from .shards import Shard, hidden
-from .sidecars import read_facts
-from .store import find_shards
+from .shards import read_facts
+from .read import find_shards
 
 # %% ../../nbs/store/06_option_table.ipynb #choices-2
 CHOICES = {

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
-from .shards import StoreError, file_name, fingerprint, locked, write_atomically
-from .store import Run, retried, scan_scores, take_out
+from ..errors import StoreError
+from .atomic import file_name, fingerprint, locked, write_atomically
+from .write import Run, take_out
+from .atomic import retried
+from .read import scan_scores
 from ..transcripts import Transcript
 
 # %% ../../nbs/store/05_prune.ipynb #outdated

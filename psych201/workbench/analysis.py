@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 import pandas as pd
 import polars as pl
 
-from ..store import store
+from ..store.read import find_shards
 from ..models.cards import pairs_among
 from ..inputs.formats import FORMATS
 
@@ -36,7 +36,7 @@ def scored_models(
     rule: str = "span",
 ) -> list[str]:  # sorted by name
     "The models of which the store holds scores."
-    return sorted({shard.model for shard in store.find_shards(data, models or None, [format], [rule])})
+    return sorted({shard.model for shard in find_shards(data, models or None, [format], [rule])})
 
 
 def scored_pairs(
@@ -83,7 +83,7 @@ def put_otherwise(
     against: str = "plain",
 ) -> list[str]:  # keys of transcripts, sorted
     "The transcripts that a format and another one put to a model in different words."
-    sides = ({key: digest for shard in store.find_shards(data, [model], [name], [rule]) for key, digest in shard.inputs.items()} for name in (format, against))
+    sides = ({key: digest for shard in find_shards(data, [model], [name], [rule]) for key, digest in shard.inputs.items()} for name in (format, against))
     one, other = sides
     return sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
 

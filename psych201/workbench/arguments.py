@@ -118,7 +118,7 @@ def check_models(
     names: Iterable[str],
 ) -> list[str]:  # in their one spelling, each once
     "The models of a command; raises `ModelError` if a name can mean none."
-    from psych201.models.cards import ModelError
+    from psych201.errors import ModelError
     from psych201.models.names import base_and_adapter, check_name, name_and_place
 
     found, wrong = [], []

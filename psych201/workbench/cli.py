@@ -20,14 +20,14 @@ from .arguments import (
 from .data_commands import check_command, convert_command, data_command, describe_command, new_command
 from .runner import Outcome, make_folder, score_models
 from ..settings import load_settings
-from ..transcripts import UserError
+from ..errors import UserError
 
 # %% ../../nbs/workbench/06_cli.ipynb #table
 def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
     "One row a model and study: responses, scored, left out, mean NLL."
     import pandas as pd
 
-    from psych201.store.summary import summarise_scores
+    from psych201.store.read import summarise_scores
 
     tables = {name: summarise_scores(store, name, dataset, format, rule) for name in names}
     table = pd.concat(tables, names=["model"]).reset_index()

@@ -15,12 +15,12 @@ import polars as pl
 from papermill import inspect_notebook
 
 from .analysis import save_tables, scored_models
-from ..models.names import did_you_mean
+from ..models.names import did_you_mean_model
 from ..data.datasets import sample_path, studies
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
-from ..store.store import find_shards, read_conditions
-from ..transcripts import Problem
+from ..store.read import find_shards, read_conditions
+from ..errors import Problem, did_you_mean
 from ..store.prune import version_notes
 
 # %% ../../nbs/workbench/03_paper.ipynb #analyses
@@ -63,7 +63,7 @@ def _not_scored(scores: Path, wanted: Iterable[str], format: str, rule: str) -> 
     "Models that were asked for and are not in the store; raises `StoreError` if it holds nothing at all."
     missing = set(wanted) - set(scored_models(scores, (), format, rule))
     ask = {"format": "" if format == "plain" else f" --format {format}", "rule": "" if rule == "span" else f" --rule {rule}"}
-    return [Gap(name, f"not scored; {did_you_mean(name)}psych201 score {name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
+    return [Gap(name, f"not scored; {did_you_mean_model(name)}psych201 score {name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
 
 # %% ../../nbs/workbench/03_paper.ipynb #digests
 DIGESTS = ("weights", "config", "tokenizer")  # of which a score's identity holds the SHA-256

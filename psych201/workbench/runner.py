@@ -16,19 +16,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
-from .. import transcripts
+from ..errors import UserError
 from ..models.names import name_and_place
 
 # %% ../../nbs/workbench/02_runner.ipynb #workbencherror
-class WorkbenchError(transcripts.UserError):
+class WorkbenchError(UserError):
     "A command that cannot be carried out; the message names the way out."
 
 # %% ../../nbs/workbench/02_runner.ipynb #analyses-folder
 def analyses_folder() -> Path:
     "Folder of the analysis notebooks: nbs/analyses of a checkout, else the one inside the package."
-    package = Path(transcripts.__file__).parent
+    package = Path(str(files("psych201")))
     checkout = package.parent / "nbs" / "analyses"
     return checkout if checkout.is_dir() else package / "analyses"
 
@@ -187,7 +188,7 @@ def copy_name(
     parameters: dict,  # of score_model
 ) -> str:  # file name
     "The name of the executed copy for a model."
-    from psych201.store.shards import file_name
+    from psych201.store.atomic import file_name
     what = "+".join(Path(name).name for name in parameters.get("studies") or parameters.get("data") or ["sample"])
     lasting = {name: value for name, value in parameters.items() if name not in ("progress", "restart", "prune")} | {"model": model}
     digest = sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
