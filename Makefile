@@ -55,6 +55,7 @@ test-full: check  ## all tests, kills and fuzzing in full; takes several times a
 
 check: install  ## export and clean change nothing, README is current, style limits, lint
 	python tools/check_export.py
+	python tools/rooms.py
 	python tools/readme.py --check
 	python tools/style.py
 	ruff check --quiet psych201 tests tools bench
@@ -63,6 +64,7 @@ notebooks: install  ## export, run the method notebooks with their outputs, clea
 	nbdev-export
 	python tools/run_notebooks.py
 	nbdev-clean
+	python tools/rooms.py --write
 	python tools/readme.py
 
 bench: install  ## measure speed and memory, write bench/RESULTS.md; up to 25 minutes
@@ -87,7 +89,8 @@ organism: install  ## train the model organism anew (ten minutes), score it, and
 	rm -rf psych201/assets/shipped/organism-*
 	cp -r runs/organism/models/* psych201/assets/shipped/
 
-readme: install  ## write README.md from nbs/index.ipynb
+readme: install  ## write the table of rooms, and README.md from nbs/index.ipynb
+	python tools/rooms.py --write
 	python tools/readme.py
 
 constraints:  ## resolve the newest versions into constraints.txt (torch stays as pinned)

@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+# %% ../nbs/04_downloads.ipynb #imports-1
 from .errors import UserError
 
 # %% ../nbs/04_downloads.ipynb #download-error

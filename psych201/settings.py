@@ -9,6 +9,8 @@ __all__ = ['DTYPE_NAMES', 'ENVIRONMENT', 'Settings', 'read_settings', 'load_sett
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+# %% ../nbs/00_settings.ipynb #import-os-1
 from fastcore.xtras import Config
 
 # %% ../nbs/00_settings.ipynb #dtype-names

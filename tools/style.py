@@ -56,6 +56,7 @@ def measure(path: Path) -> dict:
         "median": statistics.median(lines) if lines else 0, "longest": max(lines, default=0),
         "unchecked": [name for name in functions if not re.search(rf"\b{name}\b", checks)],
         "vacuous": [call for source in code for call in vacuous(source)],
+        "repeated": sorted({cell.id for cell in notebook.cells if [c.id for c in notebook.cells].count(cell.id) > 1}),
         "titled": bool(prose) and prose[0].startswith("# ") and "\n> " in prose[0],
     }
 
@@ -68,6 +69,7 @@ def faults(path: Path) -> list[str]:
         (m["kernel"] != "python3", f"the kernel is {m['kernel']}, not python3"),
         (m["kb"] > MAX_KB, f"{m['kb']:.0f} KB, more than {MAX_KB}"),
         (m["cells"] > MAX_CELLS, f"{m['cells']} cells, more than {MAX_CELLS}"),
+        (bool(m["repeated"]), f"two cells have the id {', '.join(m['repeated'])}"),
         (bool(m["vacuous"]), f"expect_fail without `with` checks nothing: {m['vacuous'][:1]}"),
     ]
     if m["module"]:

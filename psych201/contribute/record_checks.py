@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from numbers import Real
 
+# %% ../../nbs/contribute/00_record_checks.ipynb #imports-1
 from ..transcripts import CLOSE, MarkerError, OPEN, Transcript, find_responses
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #kinds

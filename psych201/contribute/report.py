@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+# %% ../../nbs/contribute/02_report.ipynb #imports-1
 import pandas as pd
 
+# %% ../../nbs/contribute/02_report.ipynb #imports-2
 from .record_checks import Finding, KINDS, LEVELS, masked
 from .study_checks import StudyCheck, WINDOWS, check_study, estimate_length
 from ..data.archive import is_archive
-from ..data.sources import beside_studies, each_once, is_snapshot, no_file, no_study
 from ..data.discovery import StudyFiles, find_studies
+from ..data.sources import beside_studies, each_once, is_snapshot, no_file, no_study
 from ..errors import DataError
 from ..transcripts import OPEN, Transcript
 

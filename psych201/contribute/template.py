@@ -11,9 +11,10 @@ import random
 import re
 from pathlib import Path
 
-from ..reference import DOMAINS
+# %% ../../nbs/contribute/03_template.ipynb #imports-1
 from ..data.registry import RESPONSE_KINDS, STUDY_FILE, TEMPLATE_TITLE
 from ..errors import UserError
+from ..reference import DOMAINS
 
 # %% ../../nbs/contribute/03_template.ipynb #trials
 _TRIALS = ((0, 8, 612), (0, 3, 540), (1, 9, 701), (1, 10, 498))  # machine, points, milliseconds

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+# %% ../../nbs/data/05_archive.ipynb #imports-1
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq

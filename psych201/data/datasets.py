@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 
+# %% ../../nbs/data/07_datasets.ipynb #import-hashlib-1
 import pandas as pd
 
+# %% ../../nbs/data/07_datasets.ipynb #import-hashlib-2
 from .archive import STUDIES_FILE, archive_files, count_rows, is_archive, iterate, scan
-from .files import Report
-from .sources import hub_id, load_file, load_folder, load_hub
-from .registry import StudyCard, register
 from .discovery import is_transcripts, study_cards
+from .files import Report
+from .registry import StudyCard, register
+from .sources import hub_id, load_file, load_folder, load_hub
 from ..errors import DataError, Problem
 from ..transcripts import Transcript
 

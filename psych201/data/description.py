@@ -10,13 +10,15 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+# %% ../../nbs/data/10_description.ipynb #imports-1
 import pandas as pd
 
+# %% ../../nbs/data/10_description.ipynb #imports-2
 from .datasets import Dataset, LazyDataset, by_study
+from .registry import register
 from ..participants.fields import PERSON_FIELDS
 from ..participants.table import REPORT, field_report, people
 from ..reference import DOMAINS, published_studies
-from .registry import register
 from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/data/10_description.ipynb #instructions

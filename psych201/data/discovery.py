@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+# %% ../../nbs/data/03_discovery.ipynb #imports-1
 from .files import TranscriptFile, UNZIP_ERRORS, damaged, opened
 from .registry import STUDY_FILE, StudyCard, parse_study_file
 from ..errors import DataError

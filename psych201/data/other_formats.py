@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..transcripts import CLOSE, OPEN
+# %% ../../nbs/data/00_other_formats.ipynb #imports-1
 from ..errors import DataError
+from ..transcripts import CLOSE, OPEN
 
 # %% ../../nbs/data/00_other_formats.ipynb #renamed
 _RENAMED = {"participant_id": "participant", "subject": "participant", "subject_id": "participant", "rt": "RTs", "rts": "RTs", "RT": "RTs", "reaction_time": "RTs", "reaction_times": "RTs", "response_time": "RTs", "response_times": "RTs"}

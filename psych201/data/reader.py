@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Iterator
 from itertools import islice
 
-from .files import Report, TranscriptFile, check_beginning, ignore, opened, read_jsonl
+# %% ../../nbs/data/04_reader.ipynb #import-json-1
 from .discovery import StudyFiles
+from .files import Report, TranscriptFile, check_beginning, ignore, opened, read_jsonl
 from .other_formats import as_contributed, read_trials
 from ..errors import DataError
 from ..transcripts import Transcript, parse_record

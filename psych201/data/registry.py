@@ -29,7 +29,7 @@ STUDY_FILE = "study.toml"
 TEMPLATE_TITLE = "The title of the paper or data set"  # what psych201 new writes (contribute.template)
 RESPONSE_KINDS = ("choice", "number", "text")
 
-
+# %% ../../nbs/data/02_registry.ipynb #study-card-class
 @dataclass(frozen=True)
 class StudyCard:
     "What is known of a study of one's own; '' and None where nothing is."

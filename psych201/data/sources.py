@@ -12,14 +12,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# %% ../../nbs/data/06_sources.ipynb #imports-1
 import polars as pl
 
+# %% ../../nbs/data/06_sources.ipynb #imports-2
 from .archive import as_record
-from .files import Report
 from .discovery import StudyFiles, find_studies, is_leftover, near_misses
-from ..settings import load_settings
+from .files import Report
 from .reader import iter_study, read_study, unread_files
 from ..errors import DataError
+from ..settings import load_settings
 from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/data/06_sources.ipynb #hub-id

@@ -11,11 +11,13 @@ import re
 from collections.abc import Container, Iterable
 from dataclasses import replace
 
+# %% ../../nbs/data/08_splits.ipynb #imports-1
 import numpy as np
 import polars as pl
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+# %% ../../nbs/data/08_splits.ipynb #imports-2
 from .datasets import Dataset
 from ..reference import EXCLUDED, published_studies
 from ..transcripts import CLOSE, MarkerError, OPEN, Transcript

@@ -12,6 +12,7 @@ import polars as pl
 import seaborn as sns
 from matplotlib.figure import Figure
 
+# %% ../../nbs/figures/08_by_domain.ipynb #by-domain-import-own-1
 from .style import PAGE, canvas, counts_line, wrapped
 from ..reference import reference as published
 

@@ -16,6 +16,7 @@ import polars as pl
 import seaborn as sns
 from matplotlib.figure import Figure
 
+# %% ../../nbs/figures/07_by_generation.ipynb #by-generation-import-std-2
 from .style import GREY, PAGE, canvas, counts_line, legend, size_axis, wrapped
 from ..models.cards import card
 from ..reference import reference as published

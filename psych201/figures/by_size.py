@@ -8,10 +8,12 @@ __all__ = ['published_levels', 'not_drawn', 'nll_by_size', 'accuracy_by_size', '
 # %% ../../nbs/figures/02_by_size.ipynb #imports
 from functools import lru_cache
 
+# %% ../../nbs/figures/02_by_size.ipynb #imports-1
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+# %% ../../nbs/figures/02_by_size.ipynb #imports-2
 from .style import (
     GREY, PAGE, TYPES, canvas, computed_in, counts_line, legend, size_axis, with_cards, wrapped)
 from ..reference import reference as published

@@ -10,11 +10,11 @@ import pandas as pd
 import polars as pl
 from matplotlib.figure import Figure
 
-# %% ../../nbs/figures/10_controls.ipynb #controls-imports-2
+# %% ../../nbs/figures/10_controls.ipynb #controls-imports-1
 from .style import (
     PAGE, TYPES, canvas, computed_in, counts_line, legend, short_names, with_cards, wrapped)
-from ..stats.moderators import RESPONSE_KEY, means_by
 from ..stats.means import check_one
+from ..stats.moderators import RESPONSE_KEY, means_by
 
 # %% ../../nbs/figures/10_controls.ipynb #shared-by-conditions
 def shared_by_conditions(

@@ -11,13 +11,14 @@ from adjustText import adjust_text
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from .demographics import AS_PUBLISHED, draw_people, published_data_set
+# %% ../../nbs/figures/13_data_overview.ipynb #imports-1
 from ..data.description import UNKNOWN_DOMAIN
-from ..models.embeddings import MINILM, TFIDF
-from .style import GREY, PAGE, TYPES, mosaic
-from ..reference import DOMAINS
 from ..downloads import DownloadError
+from .demographics import AS_PUBLISHED, draw_people, published_data_set
+from .style import GREY, PAGE, TYPES, mosaic
 from .world_map import draw_world
+from ..models.embeddings import MINILM, TFIDF
+from ..reference import DOMAINS
 
 # %% ../../nbs/figures/13_data_overview.ipynb #looks
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")

@@ -10,8 +10,9 @@ import pandas as pd
 import polars as pl
 from matplotlib.figure import Figure
 
-from ..models.cards import card
+# %% ../../nbs/figures/05_forest_plots.ipynb #imports-1
 from .style import PAGE, TYPES, canvas, legend, pair_names, short_names, wrapped
+from ..models.cards import card
 from ..stats.paired import known_interval
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #forest-row

@@ -10,9 +10,10 @@ import pandas as pd
 import polars as pl
 from matplotlib.figure import Figure
 
+# %% ../../nbs/figures/06_personas.ipynb #imports-1
 from .style import GREY, PAGE, TYPES, canvas, counts_line, legend, short_names, with_cards, wrapped
-from ..stats.means import group_means
 from ..reference import reference as published
+from ..stats.means import group_means
 
 # %% ../../nbs/figures/06_personas.ipynb #published-persona
 def published_persona() -> pd.DataFrame:  # model, study (a number), cohens_d (positive: the persona helps)

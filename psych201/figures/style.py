@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# %% ../../nbs/figures/00_style.ipynb #from-pathlib-import-path-1
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+# %% ../../nbs/figures/00_style.ipynb #from-pathlib-import-path-2
 from ..models.cards import card
 from ..reference import published_models
 

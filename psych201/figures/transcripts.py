@@ -9,6 +9,7 @@ __all__ = ['FULL', 'shade', 'show_readings']
 import html
 from collections.abc import Sequence
 
+# %% ../../nbs/figures/14_transcripts.ipynb #imports-1
 from ..inputs.pieces import Piece, Reading
 
 # %% ../../nbs/figures/14_transcripts.ipynb #colour

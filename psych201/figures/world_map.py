@@ -9,6 +9,7 @@ __all__ = ['equal_earth', 'outlines', 'draw_world']
 from functools import lru_cache
 from pathlib import Path
 
+# %% ../../nbs/figures/12_world_map.ipynb #imports-1
 import numpy as np
 import pandas as pd
 import pycountry
@@ -17,9 +18,10 @@ from matplotlib import colormaps
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap, LogNorm
 
+# %% ../../nbs/figures/12_world_map.ipynb #imports-2
+from ..downloads import unpack
 from ..participants.parsing import read_country
 from ..settings import load_settings
-from ..downloads import unpack
 
 # %% ../../nbs/figures/12_world_map.ipynb #coefficients
 _COEFFICIENTS = (1.340264, -0.081106, 0.000893, 0.003796)  # of the powers 1, 3, 7 and 9

@@ -8,9 +8,10 @@ __all__ = ['MISLEADING', 'ABLATIONS', 'no_instructions', 'history_only', 'no_his
 # %% ../../nbs/inputs/05_ablations.ipynb #imports
 import random
 
+# %% ../../nbs/inputs/05_ablations.ipynb #imports-1
 from .pieces import Piece, Reading, marked_pieces
-from ..transcripts import CLOSE, OPEN, Transcript
 from .trials import Trial, find_trials
+from ..transcripts import CLOSE, OPEN, Transcript
 
 # %% ../../nbs/inputs/05_ablations.ipynb #parts
 def _parts(transcript: Transcript) -> tuple[str, list[Trial]]:

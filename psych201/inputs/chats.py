@@ -11,12 +11,13 @@ import re
 from datetime import date
 from functools import lru_cache
 
+# %% ../../nbs/inputs/07_chats.ipynb #imports-1
+from ..errors import UserError
+from .paper_rule import paper_text
 from .personas import biography, known_fields
 from .pieces import Piece, Reading, marked_pieces
-from .paper_rule import paper_text
 from .tokens import first_tokens
 from ..transcripts import CLOSE, OPEN, Transcript
-from ..errors import UserError
 
 # %% ../../nbs/inputs/07_chats.ipynb #contents
 def turns(

@@ -9,12 +9,14 @@ __all__ = ['FORMATS', 'GRID', 'plain', 'check_format', 'format_and_rule', 'check
 # %% ../../nbs/inputs/09_formats.ipynb #from-collections-abc-import-callable
 from collections.abc import Callable, Iterable, Sequence
 
+# %% ../../nbs/inputs/09_formats.ipynb #from-collections-abc-import-callable-1
 import polars as pl
 
+# %% ../../nbs/inputs/09_formats.ipynb #from-collections-abc-import-callable-2
+from ..errors import did_you_mean
 from .ablations import ABLATIONS
 from .chats import CHATS, check_template
 from .personas import PERSONAS, donors
-from ..errors import did_you_mean
 from .perturbations import WORDINGS
 from .pieces import Piece, Reading, as_readings, check_readings, marked_pieces, readings_digest
 from ..transcripts import Transcript

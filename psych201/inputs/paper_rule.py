@@ -9,6 +9,7 @@ __all__ = ['PAPER_FIXES', 'RULES', 'paper_text', 'encode_paper', 'check_rule', '
 import re
 from collections.abc import Iterable
 
+# %% ../../nbs/inputs/03_paper_rule.ipynb #imports-1
 import numpy as np
 import pandas as pd
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable
 from itertools import cycle
 
-from ..participants.fields import PERSON_FIELDS, PUBLISHED_QUESTIONNAIRES, QUESTIONNAIRES, standard_name
+# %% ../../nbs/inputs/06_personas.ipynb #imports-1
 from .pieces import Piece, marked_pieces
+from ..participants.fields import PERSON_FIELDS, PUBLISHED_QUESTIONNAIRES, QUESTIONNAIRES, standard_name
 from ..participants.parsing import is_told, read_score
 from ..transcripts import Transcript
 

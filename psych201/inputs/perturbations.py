@@ -10,6 +10,7 @@ __all__ = ['brackets', 'quotes', 'FRAME', 'RENAMING', 'WORDINGS', 'with_markers'
 import re
 from functools import partial
 
+# %% ../../nbs/inputs/08_perturbations.ipynb #imports-1
 from .chats import turns
 from .pieces import Piece, marked_pieces
 from .tokens import first_tokens

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# %% ../../nbs/inputs/00_pieces.ipynb #imports-1
 from ..transcripts import find_responses
 
 # %% ../../nbs/inputs/00_pieces.ipynb #piece

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+# %% ../../nbs/inputs/01_tokens.ipynb #import-re-1
 import numpy as np
 from tokenizers import Tokenizer, decoders
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+# %% ../../nbs/inputs/02_trials.ipynb #imports-1
 from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/inputs/02_trials.ipynb #trial

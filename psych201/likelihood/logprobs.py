@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+# %% ../../nbs/likelihood/04_logprobs.ipynb #imports-own
 from .attention import Branch, NAME, branch_positions, branched, packed, packed_positions
 from .fused_head import available
 from .head import (

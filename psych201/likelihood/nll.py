@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+# %% ../../nbs/likelihood/05_nll.ipynb #nll-import-std-2
 from ..inputs.tokens import Tokens
 from .attention import Branch, branch_positions, branched
 from .head import Head, linear_logprob, logprobs_of

@@ -11,11 +11,13 @@ import json
 import warnings
 from pathlib import Path
 
+# %% ../../nbs/models/06_adapters.ipynb #adapters-imports-1
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers.utils import find_adapter_config_file
 
+# %% ../../nbs/models/06_adapters.ipynb #adapters-imports-2
 from ..errors import ModelError
 from .hub import hub_failure
 from .loading import is_whole

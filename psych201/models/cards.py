@@ -39,6 +39,8 @@ _GEMMA_PARTS = (  # SHA-256 of the four wheels
     "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
     "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38")
+
+# %% ../../nbs/models/00_cards.ipynb #packaged
 PACKAGED = {
     "smollm2-135m-instruct": PackagedModel(
         "SmolLM2", 0.135, "instruct", 8_192, "Apache-2.0",

@@ -9,11 +9,12 @@ __all__ = ['compile_layers', 'is_compiled']
 import os
 import shutil
 
+# %% ../../nbs/models/07_compile.ipynb #imports-1
 import torch
 from transformers import AttentionInterface
 
-from ..likelihood.attention import NAME, attend_layer, why_not
 from ..errors import ModelError
+from ..likelihood.attention import NAME, attend_layer, why_not
 from ..likelihood.fused_head import available
 
 # %% ../../nbs/models/07_compile.ipynb #layers-of

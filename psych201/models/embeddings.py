@@ -9,16 +9,18 @@ __all__ = ['TFIDF', 'MINILM', 'encode', 'fetch_encoder', 'load_encoder', 'embed'
 from collections.abc import Sequence
 from pathlib import Path
 
+# %% ../../nbs/models/09_embeddings.ipynb #imports-1
 import numpy as np
 import pandas as pd
 import torch
 import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+# %% ../../nbs/models/09_embeddings.ipynb #imports-2
+from ..downloads import DownloadError, unpack
 from ..errors import ModelError
 from .hub import find_commit, no_bars
 from ..settings import load_settings
-from ..downloads import DownloadError, unpack
 
 # %% ../../nbs/models/09_embeddings.ipynb #window
 _WINDOW = 256  # tokens; where sentence-transformers cuts for all-MiniLM-L6-v2

@@ -14,8 +14,11 @@ from pathlib import Path
 # %% ../../nbs/models/02_hub.ipynb #hub-imports-2
 import transformers
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError,
+    RevisionNotFoundError)
 
+# %% ../../nbs/models/02_hub.ipynb #hub-imports-own
 from ..errors import ModelError
 from .cards import PACKAGED
 from .names import did_you_mean_model

@@ -11,18 +11,18 @@ import json
 import sys
 from dataclasses import dataclass, replace
 
+# %% ../../nbs/models/08_language_model.ipynb #import-own
 import torch
 
-# %% ../../nbs/models/08_language_model.ipynb #import-own
-from .adapters import adapter_folder, adapter_hash, base_of, has_words, read_adapter, with_adapter
-from ..likelihood.attention import use_own_attention
-from .cards import Card, card
+# %% ../../nbs/models/08_language_model.ipynb #import-hashlib-2
 from ..errors import ModelError
+from ..likelihood.attention import use_own_attention
+from .adapters import adapter_folder, adapter_hash, base_of, has_words, read_adapter, with_adapter
+from .cards import Card, card
 from .compile import compile_layers, is_compiled
+from .dtypes import DTYPES, is_mixed, quantised_as, to_mixed
 from .loading import Loading, find_device, load_weights, load_words, own_code, pinned
-from .dtypes import is_mixed, to_mixed
 from .names import base_and_adapter, check_name, name_and_place
-from .dtypes import DTYPES, quantised_as
 from ..settings import load_settings
 
 # %% ../../nbs/models/08_language_model.ipynb #languagemodel

@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
+# %% ../../nbs/models/05_loading.ipynb #loading-imports-2
 import torch
 import transformers
 from safetensors import SafetensorError
 
-# %% ../../nbs/models/05_loading.ipynb #loading-imports-2
+# %% ../../nbs/models/05_loading.ipynb #loading-imports-own
 from ..errors import ModelError
 from .cards import PACKAGED, SHIPPED
-from .hub import find_commit, hub_failure, no_bars
 from .dtypes import DTYPES, QUANTISED, quantisation, quantised_as
+from .hub import find_commit, hub_failure, no_bars
 from .weights import TINY, check_complete, from_gguf, gguf_tokenizer, make_tiny, unpacked
 
 # %% ../../nbs/models/05_loading.ipynb #how-class

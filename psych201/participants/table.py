@@ -10,15 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
+# %% ../../nbs/participants/02_table.ipynb #imports-1
 import numpy as np
 import pandas as pd
 
-from .parsing import country_name, read_country
-from .fields import PERSON_FIELDS, QUESTIONNAIRES, standard_name
-from .parsing import (
-    EDUCATION, GENDERS, OLDEST, is_told, read_age, read_diagnosis, read_education, read_gender, read_score)
-from ..reference import reference
+# %% ../../nbs/participants/02_table.ipynb #imports-2
 from ..errors import DataError
+from .fields import PERSON_FIELDS, QUESTIONNAIRES, standard_name
+from psych201.participants.parsing import (
+    EDUCATION, GENDERS, OLDEST, country_name, is_told, read_age, read_country, read_diagnosis, read_education,
+    read_gender, read_score)
+from ..reference import reference
 from ..transcripts import Transcript
 
 # %% ../../nbs/participants/02_table.ipynb #read-value

@@ -9,12 +9,14 @@ __all__ = ['BASELINES', 'Kind', 'describe_baselines', 'make_baseline']
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+# %% ../../nbs/scoring/07_baselines.ipynb #imports-1
 import pandas as pd
 
-from .free_answer_baselines import DensityBaseline, NgramBaseline
-from .counting_baselines import EarlierBaseline, MarginalBaseline, UniformBaseline, response_counts
-from ..models.names import BASELINE_NAMES
+# %% ../../nbs/scoring/07_baselines.ipynb #imports-2
 from ..inputs.options import distinct_responses, option_counts
+from ..models.names import BASELINE_NAMES
+from .counting_baselines import EarlierBaseline, MarginalBaseline, UniformBaseline, response_counts
+from .free_answer_baselines import DensityBaseline, NgramBaseline
 from .sequence_baselines import (
     ContextTreeBaseline, KrichevskyTrofimovBaseline, RepeatBaseline, WinStayBaseline, stay_counts)
 from ..transcripts import Transcript

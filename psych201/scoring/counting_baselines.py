@@ -16,12 +16,12 @@ from math import log
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #imports-2
 import polars as pl
 
-from ..models.cards import card
-from .scorer import source_hash
+# %% ../../nbs/scoring/03_counting_baselines.ipynb #imports-own
 from ..inputs.options import MOST_OPTIONS
-from .scorer import response_rows
-from ..store.schema import Identity, RESPONSES
+from ..models.cards import card
+from .scorer import response_rows, source_hash
 from ..store.atomic import fingerprint
+from ..store.schema import Identity, RESPONSES
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #identity

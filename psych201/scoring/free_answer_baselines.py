@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import log, sqrt
 
+# %% ../../nbs/scoring/06_free_answer_baselines.ipynb #imports-2
 import polars as pl
 from scipy.stats import t as student
 
-# %% ../../nbs/scoring/06_free_answer_baselines.ipynb #imports-2
+# %% ../../nbs/scoring/06_free_answer_baselines.ipynb #imports-own
+from ..inputs.options import as_number, is_quantity, usual_unit
 from ..models.cards import card
 from .counting_baselines import MarginalBaseline, baseline_identity
-from ..inputs.options import as_number, is_quantity, usual_unit
 from ..store.schema import Identity, RESPONSES
 from ..transcripts import Transcript
 

@@ -16,6 +16,7 @@ import tokenizers
 import torch
 import transformers
 
+# %% ../../nbs/scoring/01_identity.ipynb #identity-import-std-2
 import psych201
 from ..models.language_model import LanguageModel
 from .scorer import source_hash

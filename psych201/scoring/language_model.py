@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+# %% ../../nbs/scoring/02_language_model.ipynb #language-model-import-std-2
 from ..inputs.formats import check_format_with, format_readings
 from ..inputs.paper_rule import check_rule, encode_by
 from ..inputs.perturbations import RENAMING

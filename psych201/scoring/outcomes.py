@@ -8,8 +8,9 @@ __all__ = ['read_outcome', 'read_outcomes']
 # %% ../../nbs/scoring/04_outcomes.ipynb #imports
 import re
 
-from ..transcripts import OPEN, Transcript
+# %% ../../nbs/scoring/04_outcomes.ipynb #imports-1
 from ..inputs.trials import find_trials
+from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #words
 _RIGHT = re.compile(r"\b(?:correct|right) (?:answer|selection|response|choice|key|option) (?:was|is)(?: pressing| to press)? [\"'“]?([^\s.,;\"'”]+)", re.I)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 # %% ../../nbs/scoring/08_plan.ipynb #plan-import-own
 import polars as pl
 
+# %% ../../nbs/scoring/08_plan.ipynb #plan-import-std-2
 from ..data.datasets import Dataset, by_study
 from ..errors import StoreError
 from ..inputs.formats import compared_with

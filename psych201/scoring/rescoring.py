@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+# %% ../../nbs/scoring/09_rescoring.ipynb #rescoring-import-std-2
 from ..errors import StoreError
 from ..models.language_model import LanguageModel
 from .language_model import LanguageModelScorer

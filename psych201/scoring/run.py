@@ -18,26 +18,26 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 
+# %% ../../nbs/scoring/10_run.ipynb #import-os-2
 from ..data import datasets as data
-from ..models import language_model as models
-from .plan import announce_format, announce_options, announce_work
-from .baselines import make_baseline
 from ..data.datasets import Dataset, LazyDataset, by_study
 from ..inputs.formats import check_format, prepare
-from ..models.language_model import LanguageModel
 from ..inputs.options import check_options, choose_options
-from .plan import Plan, estimate_tokens, make_plan
-from .rescoring import prove
 from ..inputs.paper_rule import check_rule
+from ..inputs.perturbations import RENAMING
+from ..models import language_model as models
+from ..models.language_model import LanguageModel
+from .baselines import make_baseline
 from .language_model import LanguageModelScorer
+from .plan import Plan, announce_format, announce_options, announce_work, estimate_tokens, make_plan
+from .rescoring import prove
 from .scorer import Scorer, stream
 from ..settings import load_settings
 from ..store.atomic import locked
-from ..store.write import Run, describe, drop_hidden, save_shard
-from ..store.read import summarise_scores
-from ..transcripts import Transcript
 from ..store.prune import forget, note_people, outdated
-from ..inputs.perturbations import RENAMING
+from ..store.read import summarise_scores
+from ..store.write import Run, describe, drop_hidden, save_shard
+from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/10_run.ipynb #with-options
 def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, options: str, rule: str) -> LanguageModelScorer:

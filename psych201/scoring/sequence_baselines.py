@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+# %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-2
 import polars as pl
 
-# %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-2
+# %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-own
 from ..models.cards import card
 from .counting_baselines import UniformBaseline, baseline_identity, few, weighted, xlogx
 from .outcomes import read_outcomes
-from ..store.schema import Identity
 from ..store.atomic import fingerprint
+from ..store.schema import Identity
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #stays

@@ -10,13 +10,15 @@ __all__ = ['PLACE', 'COLDEST', 'LEAST_REFIT', 'SPLIT', 'OPTION_SCORES', 'Choices
 # %% ../../nbs/stats/09_calibration.ipynb #imports
 from typing import NamedTuple
 
+# %% ../../nbs/stats/09_calibration.ipynb #imports-1
 import numpy as np
 import polars as pl
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from .paired import people_interval
+# %% ../../nbs/stats/09_calibration.ipynb #imports-2
 from .means import check_one
+from .paired import people_interval
 
 # %% ../../nbs/stats/09_calibration.ipynb #arrays
 class Choices(NamedTuple):

@@ -10,6 +10,7 @@ __all__ = ['ITEMS', 'WEIGHTS', 'CEILING', 'find_items', 'noise_ceiling', 'agains
 from collections.abc import Iterable
 from hashlib import blake2b
 
+# %% ../../nbs/stats/11_ceiling.ipynb #imports-1
 import numpy as np
 import polars as pl
 

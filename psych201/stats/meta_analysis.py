@@ -8,6 +8,7 @@ __all__ = ['random_effects', 'leave_one_out', 'equivalence', 'bayes_factor', 'ad
 # %% ../../nbs/stats/04_meta_analysis.ipynb #imports
 from collections.abc import Sequence
 
+# %% ../../nbs/stats/04_meta_analysis.ipynb #imports-1
 import numpy as np
 import pingouin
 import polars as pl

@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# %% ../../nbs/stats/05_mixed_models.ipynb #imports-1
 import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
-from .paired import paired_responses
 from .means import RESPONSE
+from .paired import paired_responses
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #condition-means
 def condition_means(

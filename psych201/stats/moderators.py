@@ -9,17 +9,17 @@ __all__ = ['PLACES', 'RESPONSE_KEY', 'CONTRAST', 'find_places', 'with_places', '
 # %% ../../nbs/stats/12_moderators.ipynb #origins-imports
 from collections.abc import Iterable
 
+# %% ../../nbs/stats/12_moderators.ipynb #origins-imports-2
 import pandas as pd
 import polars as pl
 
-# %% ../../nbs/stats/12_moderators.ipynb #origins-imports-2
-from .intervals import people_of
-from .intervals import strata_interval
-from .ceiling import find_items
-from .paired import PAIRED_MEANS, mean_of_people, paired_means
-from .means import check_one
-from ..transcripts import Transcript
+# %% ../../nbs/stats/12_moderators.ipynb #origins-imports-own
 from ..inputs.trials import find_trials
+from .ceiling import find_items
+from .intervals import people_of, strata_interval
+from .means import check_one
+from .paired import PAIRED_MEANS, mean_of_people, paired_means
+from ..transcripts import Transcript
 
 # %% ../../nbs/stats/12_moderators.ipynb #places
 PLACES = {"transcript": pl.String, "response_index": pl.Int32, "trial": pl.Int32, "trials": pl.Int32, "earlier": pl.Int32, "characters": pl.Int32}

@@ -9,12 +9,15 @@ __all__ = ['FEWEST', 'FEW', 'PAIRED', 'PAIRED_MEANS', 'paired_responses', 'paire
 # %% ../../nbs/stats/03_paired.ipynb #imports
 from collections.abc import Iterable
 
+# %% ../../nbs/stats/03_paired.ipynb #imports-1
 import numpy as np
 import polars as pl
 
-from .intervals import hierarchical_bootstrap, people_of, percentile_interval
-from .intervals import cluster_interval, effective_clusters, strata_interval, wild_interval
+# %% ../../nbs/stats/03_paired.ipynb #imports-2
 from .effect_sizes import EFFECTS, differing, misalignment
+from psych201.stats.intervals import (
+    cluster_interval, effective_clusters, hierarchical_bootstrap, people_of, percentile_interval, strata_interval,
+    wild_interval)
 from .means import RESPONSE, check_one, shared_responses
 
 # %% ../../nbs/stats/03_paired.ipynb #pairs

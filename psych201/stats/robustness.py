@@ -9,13 +9,15 @@ __all__ = ['ARMS', 'ROBUSTNESS', 'effects_by_arm']
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+# %% ../../nbs/stats/10_robustness.ipynb #imports-1
 import polars as pl
 
-from .calibration import option_scores
-from ..store.option_table import scan_choices
-from .paired import PAIRED_MEANS, known_interval, paired_means
+# %% ../../nbs/stats/10_robustness.ipynb #imports-2
 from ..errors import StoreError
+from .calibration import option_scores
 from .means import RESPONSE
+from .paired import PAIRED_MEANS, known_interval, paired_means
+from ..store.option_table import scan_choices
 from ..store.read import read_conditions, read_scores
 
 # %% ../../nbs/stats/10_robustness.ipynb #scores-of

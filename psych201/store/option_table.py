@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+# %% ../../nbs/store/06_option_table.ipynb #imports-1
 import numpy as np
 import polars as pl
 
 from ..inputs.options import own_keys
-from .shards import Shard, hidden
-from .shards import read_facts
 from .read import find_shards
+from .shards import Shard, hidden, read_facts
 
 # %% ../../nbs/store/06_option_table.ipynb #choices-2
 CHOICES = {

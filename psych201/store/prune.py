@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+# %% ../../nbs/store/05_prune.ipynb #imports-1
 import polars as pl
 
+# %% ../../nbs/store/05_prune.ipynb #imports-2
 from ..errors import StoreError
-from .atomic import file_name, fingerprint, locked, write_atomically
-from .write import Run, take_out
-from .atomic import retried
+from .atomic import file_name, fingerprint, locked, retried, write_atomically
 from .read import scan_scores
+from .write import Run, take_out
 from ..transcripts import Transcript
 
 # %% ../../nbs/store/05_prune.ipynb #outdated

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 
+# %% ../../nbs/store/04_read.ipynb #read-import-std-2
 from ..errors import StoreError
 from .atomic import retried
 from .schema import REASONS, SCHEMA

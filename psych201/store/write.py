@@ -17,6 +17,7 @@ from pathlib import Path
 # %% ../../nbs/store/03_write.ipynb #write-import-own
 import polars as pl
 
+# %% ../../nbs/store/03_write.ipynb #write-import-std-2
 from ..errors import StoreError
 from .atomic import file_name, fingerprint, locked, retried, write_atomically
 from .schema import Identity, RESPONSES, SCHEMA_VERSION, differences

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 
+# %% ../../nbs/workbench/01_analysis.ipynb #imports-1
 import pandas as pd
 import polars as pl
 
-from ..store.read import find_shards
-from ..models.cards import pairs_among
 from ..inputs.formats import FORMATS
+from ..models.cards import pairs_among
+from ..store.read import find_shards
 
 # %% ../../nbs/workbench/01_analysis.ipynb #begin
 def begin(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+# %% ../../nbs/workbench/04_arguments.ipynb #imports-1
 from ..settings import DTYPE_NAMES, load_settings
 
 # %% ../../nbs/workbench/04_arguments.ipynb #whole-number

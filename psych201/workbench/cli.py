@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# %% ../../nbs/workbench/06_cli.ipynb #import-argparse-1
 from .. import __version__
+from ..errors import UserError
+from ..settings import load_settings
 from .arguments import (
     OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options)
 from .data_commands import check_command, convert_command, data_command, describe_command, new_command
 from .runner import Outcome, make_folder, score_models
-from ..settings import load_settings
-from ..errors import UserError
 
 # %% ../../nbs/workbench/06_cli.ipynb #table
 def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):

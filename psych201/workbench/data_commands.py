@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .arguments import check_data, default_sources
+# %% ../../nbs/workbench/05_data_commands.ipynb #imports-1
 from ..settings import load_settings
+from .arguments import check_data, default_sources
 
 # %% ../../nbs/workbench/05_data_commands.ipynb #counted
 def _counted(number: int, what: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+# %% ../../nbs/workbench/00_page.ipynb #imports-1
 import pandas as pd
 
 # %% ../../nbs/workbench/00_page.ipynb #captions

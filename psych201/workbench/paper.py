@@ -11,17 +11,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+# %% ../../nbs/workbench/03_paper.ipynb #imports-1
 import polars as pl
 from papermill import inspect_notebook
 
-from .analysis import save_tables, scored_models
-from ..models.names import did_you_mean_model
+# %% ../../nbs/workbench/03_paper.ipynb #imports-2
 from ..data.datasets import sample_path, studies
+from ..errors import Problem, did_you_mean
+from ..models.names import did_you_mean_model
+from ..store.prune import version_notes
+from ..store.read import find_shards, read_conditions
+from .analysis import save_tables, scored_models
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
-from ..store.read import find_shards, read_conditions
-from ..errors import Problem, did_you_mean
-from ..store.prune import version_notes
 
 # %% ../../nbs/workbench/03_paper.ipynb #analyses
 ANALYSES = {

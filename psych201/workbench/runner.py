@@ -19,6 +19,7 @@ from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+# %% ../../nbs/workbench/02_runner.ipynb #import-argparse-1
 from ..errors import UserError
 from ..models.names import name_and_place
 

@@ -1,0 +1,139 @@
+"""Holds the rooms of the package in order: imports, names of notebooks, faces, references; and writes the table of rooms.
+
+A room imports only from rooms above it in ORDER, a module only from modules before it in its room. `--write` writes the
+table of rooms into nbs/index.ipynb and CONTRIBUTING.md; without it the tables are compared.
+"""
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+TOP = ["settings", "errors", "transcripts", "reference", "downloads"]  # modules that every room may use, in order
+ORDER = ["paradigms", "participants", "data", "contribute", "inputs", "likelihood", "models", "store", "scoring", "stats",
+         "figures", "workbench", "organism"]  # a room imports from those before it
+NUMBERED = re.compile(r"(\d\d)_(\w+)\.ipynb$")
+LINK = re.compile(r"\]\((?!https?:|#|data:)([^)\s#]+)")
+FLAT = re.compile(r"`(\d\d[a-z]?_[a-z]\w*)`")  # as notebooks were called before there were rooms
+NAMED = re.compile(rf"`({'|'.join(ORDER)})\.(?!csv)(\w+)(?:\.(\w+))?[(`]")
+
+
+def imports(path: Path) -> list[str]:
+    "The modules of the package that a module imports, as `room.module` or `module`; also inside of functions."
+    package = ("psych201", *path.parent.parts[1:])
+    targets = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            module = [*base, *(node.module or "").split(".")] if node.module else base
+            if module and module[0] == "psych201":
+                inside = ".".join(module[1:])
+                targets += [inside] if inside and inside not in ORDER else [f"{inside}.{a.name}".strip(".") for a in node.names]
+    return [target for target in targets if target not in ("__version__", "")]
+
+
+def ranks() -> dict[str, tuple[int, int]]:
+    "Each module -> (place of its room, number in it); modules at the top come before all rooms."
+    placed = {name: (-1, number) for number, name in enumerate(TOP)} | {"settings": (-1, 0)}
+    for place, room in enumerate(ORDER):
+        for path in Path("nbs", room).glob("*.ipynb"):
+            if match := NUMBERED.match(path.name):
+                placed[f"{room}.{match[2]}"] = (place, int(match[1]))
+    return placed
+
+
+def import_faults() -> list[str]:
+    "Imports against the order, and modules without a numbered notebook."
+    placed, wrong = ranks(), []
+    for path in sorted(Path("psych201").rglob("*.py")):
+        name = ".".join(path.with_suffix("").parts[1:])
+        if path.name.startswith("_"):
+            continue
+        if name not in placed:
+            wrong.append(f"{path}: there is no notebook nbs/{path.parent.name}/NN_{path.stem}.ipynb")
+            continue
+        for target in imports(path):
+            if target not in placed:
+                wrong.append(f"{path}: imports {target}, which is not a module of a room")
+            elif placed[target] >= placed[name]:
+                wrong.append(f"{path}: imports {target}, which comes after it")
+    return wrong
+
+
+def face(room: str) -> dict[str, str]:
+    "What a room offers: name -> module, from its stub."
+    tree = ast.parse(Path("psych201", room, "__init__.pyi").read_text(encoding="utf-8"))
+    return {alias.name: node.module or alias.name for node in tree.body for alias in node.names}
+
+
+def public(path: Path) -> list[str]:
+    "The names in a module's __all__."
+    (node,) = [node for node in ast.parse(path.read_text(encoding="utf-8")).body
+               if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"]
+    return ast.literal_eval(node.value)
+
+
+def face_faults() -> list[str]:
+    "Names that a face offers and its module does not have, and names that a module of the room would shadow."
+    wrong = []
+    for room in ORDER:
+        modules = {path.stem for path in Path("psych201", room).glob("[!_]*.py")}
+        for name, module in face(room).items():
+            if module != name and name not in public(Path("psych201", room, f"{module}.py")):
+                wrong.append(f"psych201/{room}/__init__.pyi: {module} exports no {name}")
+            if module != name and name in modules:
+                wrong.append(f"psych201/{room}/__init__.pyi: the module {name} would shadow the function")
+    return wrong
+
+
+def reference_faults() -> list[str]:
+    "References in notebooks to notebooks, modules and functions that are not there."
+    placed, wrong = ranks(), []
+    known = {name.rpartition(".")[2] for name in placed}
+    for path in sorted(Path("nbs").rglob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            wrong += [f"{path}: {name} is the name of a flat module" for name in FLAT.findall(cell.source)]
+            for room, name, more in NAMED.findall(cell.source):
+                module = Path("psych201", room, f"{name}.py")
+                there = name in face(room) or module.exists() and (not more or more in public(module))
+                wrong += [] if there or name in known else [f"{path}: there is no {room}.{name}"]
+            if cell.cell_type == "markdown":
+                wrong += [f"{path}: the link {link} leads nowhere" for link in LINK.findall(cell.source)
+                          if not (path.parent / link).exists()]
+    return wrong
+
+
+def table(folder: str) -> str:
+    "The rooms in Markdown: name, sentence and notebooks, with links from a folder."
+    lines = ["| room | what it holds | notebooks |", "|---|---|---|"]
+    for room in ORDER:
+        sentence = ast.get_docstring(ast.parse(Path("psych201", room, "__init__.py").read_text(encoding="utf-8")))
+        names = [f"[{match[2]}]({folder}{room}/{path.name})" for path in sorted(Path("nbs", room).glob("*.ipynb"))
+                 if (match := NUMBERED.match(path.name))]
+        lines.append(f"| `{room}` | {sentence} | {', '.join(names)} |")
+    return "\n".join(lines)
+
+
+def written(text: str, folder: str) -> str:
+    "A text with the table between its two marks."
+    return re.sub(r"(<!-- rooms -->\n).*?(\n<!-- /rooms -->)", lambda m: m[1] + table(folder) + m[2], text, flags=re.S)
+
+
+def main() -> int:
+    "Prints the faults, or writes the table."
+    path = Path("nbs/index.ipynb")
+    notebook, wrong = nbformat.read(path, 4), import_faults() + face_faults() + reference_faults()
+    for cell in notebook.cells:
+        text = written(cell.source, "")
+        if text != cell.source and "--write" not in sys.argv:
+            wrong.append(f"{path}: the table of rooms is out of date; run make readme")
+        cell.source = text
+    if "--write" in sys.argv:
+        nbformat.write(notebook, path)
+    print(*wrong, sep="\n", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
