@@ -20,7 +20,7 @@ import torch
 from psych201.likelihood.attention import use_own_attention
 from psych201 import data, inputs, models, paradigms
 from psych201.paradigms import two_armed_bandit
-from psych201.likelihood.nll import score_tokens
+from psych201.likelihood.nll import response_nll
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 
@@ -30,7 +30,7 @@ torch.set_grad_enabled(False)
 def session(tokenizer, tokens: int, seed: int = 1) -> Transcript:
     "A simulated session of at most so many tokens, in whole rounds."
     people = two_armed_bandit.draw_participants(1, seed)
-    text = paradigms.tell(people.iloc[0], two_armed_bandit.simulate(people, tokens // 12, seed))
+    text = paradigms.to_text(people.iloc[0], two_armed_bandit.simulate(people, tokens // 12, seed))
     rounds = text.splitlines(keepends=True)
     lengths = np.cumsum([len(ids) for ids in tokenizer(rounds, add_special_tokens=False).input_ids])
     return Transcript("".join(rounds[: int(np.searchsorted(lengths, tokens - 2))]), "bench", "exp1", str(seed))
@@ -76,7 +76,7 @@ def published_way(model: torch.nn.Module, tokenizer, transcript: Transcript) -> 
 
 def load(name: str, dtype: str, own: bool = True, compiled: bool = False) -> models.LanguageModel:
     "A model, with our attention or with that of transformers."
-    model = models.load(name, dtype, "cpu", compiled=compiled)
+    model = models.load_model(name, dtype, "cpu", compiled=compiled)
     if not own:
         model.model.set_attn_implementation("sdpa")
     return model
@@ -158,13 +158,13 @@ def memory(tokens: int, words: int | None) -> dict:
         ask, model = replace(ask, ids=ask.ids % words), transformers.AutoModelForCausalLM.from_config(one.model.config, dtype=torch.float32).eval()
         use_own_attention(model)
     del one
-    score_tokens(model, ask)  # once before: what libraries keep for themselves is no part of it
+    response_nll(model, ask)  # once before: what libraries keep for themselves is no part of it
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = resident("VmRSS")
     with open("/proc/self/clear_refs", "w") as reset:
         reset.write("5")  # VmHWM starts anew
-    score_tokens(model, ask)
+    response_nll(model, ask)
     return {"tokens": len(ask), "words": words, "above_bytes": resident("VmHWM") - before}
 
 
@@ -172,7 +172,7 @@ def requests(model: str, responses: int, sampled: int, batch: int, tool: str) ->
     "Seconds for all responses of a session, one request a response, from evenly spread ones; and ours for the whole session."
     one, theirs = load(model, "float32"), load(model, "float32", own=False)
     people = two_armed_bandit.draw_participants(1, 1)
-    transcript = Transcript(paradigms.tell(people.iloc[0], two_armed_bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
+    transcript = Transcript(paradigms.to_text(people.iloc[0], two_armed_bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
     places = np.linspace(0, responses - 1, sampled).round().astype(int)
     asked = [(transcript.text[:begin], transcript.text[begin:end]) for begin, end in (transcript.spans[place] for place in places)]
     groups = [asked[begin : begin + batch] for begin in range(0, len(asked), batch)]
@@ -222,7 +222,7 @@ def data_set(number: int, responses: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         written, table = seconds(lambda: data.write_archive(sessions(number, responses), f"{folder}/archive"))
         opened, counts = seconds(lambda: data.open_data(f"{folder}/archive").counts())
-        part, _ = seconds(lambda: data.load(f"{folder}/archive", studies=["study7"], split="evaluation"))
+        part, _ = seconds(lambda: data.load_data(f"{folder}/archive", studies=["study7"], split="evaluation"))
         described, found = seconds(lambda: data.describe(data.open_data(f"{folder}/archive")))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
     assert counts["transcripts"].sum() == number and counts["responses"].sum() == number * responses and len(table) == len(counts)

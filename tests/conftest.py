@@ -66,14 +66,14 @@ def golden_path(studies_path) -> Path:
 @pytest.fixture(scope="session")
 def studies(studies_path) -> data.Dataset:
     "All real transcripts that can be read."
-    return data.load(studies_path, on_error="collect")
+    return data.load_data(studies_path, on_error="collect")
 
 
 @lru_cache
 def _packaged(name: str) -> models.LanguageModel | str:
     "A packaged model in float32 on the CPU, or why it cannot be had."
     try:
-        return models.load(name, dtype="float32", device="cpu")
+        return models.load_model(name, dtype="float32", device="cpu")
     except weights.ModelError as error:
         return str(error)
 
@@ -92,4 +92,4 @@ def packaged():
 @pytest.fixture(scope="session", params=["tiny-llama", "tiny-gemma"])
 def tiny(request) -> models.LanguageModel:
     "A tiny random model of each kind."
-    return models.load(request.param, dtype="float32", device="cpu")
+    return models.load_model(request.param, dtype="float32", device="cpu")

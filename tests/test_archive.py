@@ -53,7 +53,7 @@ def real(studies_path, tmp_path_factory):
 def test_an_archive_of_real_studies(real, studies):
     "The same transcripts and counts as from the contributions; sides as splits draws them; problems are listed."
     folder, table, problems = real
-    loaded = data.load(folder)
+    loaded = data.load_data(folder)
     times = lambda one: [float(time) if isinstance(time, int) else time for time in one.reaction_times or ()]
     as_text = lambda some: {one.key: (one.row, one.study, one.experiment, str(times(one)), str(one.metadata)) for one in some}  # NaN is not NaN, but reads the same
     assert as_text(loaded) == as_text(studies) and len(loaded) == len(studies)
@@ -64,7 +64,7 @@ def test_an_archive_of_real_studies(real, studies):
     for column in counts:
         assert counts[column].sort_index().tolist() == summary[column].sort_index().tolist(), column
     drawn = data.split(studies)["evaluation"]
-    assert sorted(one.key for one in data.load(folder, split="evaluation")) == sorted(one.key for one in drawn)
+    assert sorted(one.key for one in data.load_data(folder, split="evaluation")) == sorted(one.key for one in drawn)
     assert set(table["domain"]) > {"Memory", "Risky Choice"}
 
 
@@ -77,7 +77,7 @@ def test_datasets_reads_an_archive_by_its_card(real, studies):
     assert {split: len(rows) for split, rows in found.items()} == dict(table.group_by("split").agg(pl.col("transcripts").sum()).rows())
     noted = []
     again = data.from_datasets(found["evaluation"], noted.append)
-    assert not noted and sorted(one.key for one in again) == sorted(one.key for one in data.load(folder, split="evaluation"))
+    assert not noted and sorted(one.key for one in again) == sorted(one.key for one in data.load_data(folder, split="evaluation"))
     some = {one.key: one for one in studies}
     assert all(one.metadata == some[one.key].metadata for one in again if one.study != "guenther2024substitutions")
 
@@ -87,7 +87,7 @@ def test_only_what_is_asked_for_is_read(real, monkeypatch):
     folder, *_ = real
     opened, read = [], archive.pq.ParquetFile
     monkeypatch.setattr(archive.pq, "ParquetFile", lambda path, *rest: opened.append(path) or read(path, *rest))
-    assert len(data.load(folder, studies=["dezfouli2019"], split="evaluation")) == 10
+    assert len(data.load_data(folder, studies=["dezfouli2019"], split="evaluation")) == 10
     lazy = data.open_data(folder, studies=["dezfouli2019"])
     assert (len(lazy), lazy.counts()["responses"].sum()) == (101, 132251)
     assert [path.stem for path in opened] == ["dezfouli2019"]
@@ -96,9 +96,9 @@ def test_only_what_is_asked_for_is_read(real, monkeypatch):
 
 def test_a_killed_conversion_leaves_no_archive(tmp_path):
     "Killed in the middle: the archive is not there, and the same command makes it."
-    code = ("import sys, time\nfrom psych201 import convert, data\nsample = data.load('sample').transcripts\n"
+    code = ("import sys, time\nfrom psych201 import data\nsample = data.load_data('sample').transcripts\n"
             "def slowly():\n    for one in sample:\n        yield one\n        print('one', flush=True)\n        time.sleep(.2)\n"
-            "convert.write_archive(slowly(), sys.argv[1])\n")
+            "data.write_archive(slowly(), sys.argv[1])\n")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "archive")], stdout=subprocess.PIPE, text=True)
     for _ in range(3):
         assert process.stdout.readline()
@@ -106,7 +106,7 @@ def test_a_killed_conversion_leaves_no_archive(tmp_path):
     process.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["archive.part"]
     assert main(["convert", "sample", "--output", str(tmp_path / "archive")]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["archive"] and len(data.load(tmp_path / "archive")) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"] and len(data.load_data(tmp_path / "archive")) == 20
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path):
@@ -127,12 +127,12 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
     "40 and 400 MB of text take the same memory, and so do reading and counting them."
     code = """
 import resource, sys
-from psych201 import convert, data
+from psych201 import data
 from psych201.transcripts import Transcript
 def sessions(n):
     for i in range(n):
         yield Transcript(f"{i} " + f"You press <<{'JF'[i % 2]}>>. You win {i % 7}. " * 1000, f"study{i % 5}", "e", str(i))
-table = convert.write_archive(sessions(int(sys.argv[2])), sys.argv[1])
+table = data.write_archive(sessions(int(sys.argv[2])), sys.argv[1])
 assert sum(len(one.text) > 20_000 for one in data.open_data(sys.argv[1])) == int(sys.argv[2]) == table["transcripts"].sum()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -147,7 +147,7 @@ def test_an_archive_is_scored_study_by_study(tmp_path, capsys):
     assert main(["convert", "sample", "--output", str(tmp_path / "archive")]) == 0
     words = ["score", "tiny-llama", "baseline:uniform", "--data", str(tmp_path / "archive"), "--split", "evaluation", "--output", str(tmp_path / "lazy")]
     assert main(words) == 0
-    keys = {one.key for one in data.load(tmp_path / "archive", split="evaluation")}
+    keys = {one.key for one in data.load_data(tmp_path / "archive", split="evaluation")}
     assert main(["score", "tiny-llama", "--data", "sample", "--output", str(tmp_path / "whole")]) == 0
     lazy = store.read_scores(tmp_path / "lazy" / "scores", ["tiny-llama"]).sort("transcript", "response_index")
     whole = store.read_scores(tmp_path / "whole" / "scores", ["tiny-llama"]).filter(pl.col("transcript").is_in(list(keys))).sort("transcript", "response_index")
@@ -160,7 +160,7 @@ def test_pushing_sends_the_folder_as_it_is(tmp_path, monkeypatch):
     import huggingface_hub
 
     sent = {}
-    data.write_archive(data.load("sample"), tmp_path / "archive")
+    data.write_archive(data.load_data("sample"), tmp_path / "archive")
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, name, **how: sent.update(name=name, **how) or f"https://huggingface.co/datasets/{name}")
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda self, **how: sent.update(how))
     assert data.push(tmp_path / "archive", "me/mine").endswith("me/mine")
@@ -169,10 +169,10 @@ def test_pushing_sends_the_folder_as_it_is(tmp_path, monkeypatch):
 
 def test_seen_texts_evaluate_nothing(tmp_path):
     "What was trained on is named by another source."
-    data.write_archive(data.load("sample"), tmp_path / "archive")
-    drawn = data.load(tmp_path / "archive", split="evaluation")
+    data.write_archive(data.load_data("sample"), tmp_path / "archive")
+    drawn = data.load_data(tmp_path / "archive", split="evaluation")
     seen = {drawn[0].digest}
     again, _ = data.convert("sample", tmp_path / "again", seen=seen)
-    kept = {one.digest for one in data.load(tmp_path / "again", split="evaluation")}
+    kept = {one.digest for one in data.load_data(tmp_path / "again", split="evaluation")}
     assert drawn[0].digest not in kept and len(kept) == 2  # somebody else of the study is drawn
     assert again["transcripts"].sum() == 20

@@ -25,7 +25,7 @@ def gradients():
 
 def test_needed_work_is_what_pytorch_counts():
     "Products as PyTorch counts them; attention over what is seen, which is half of its square and a little more."
-    model, tokens = models.load("tiny-llama", "float32", "cpu").model, 96
+    model, tokens = models.load_model("tiny-llama", "float32", "cpu").model, 96
     model.set_attn_implementation("eager")  # whose products of the whole square are counted, and the small one of rotations
     with FlopCounterMode(display=False) as counter:
         model.base_model(input_ids=torch.arange(tokens)[None] + 3, use_cache=False)
@@ -37,7 +37,7 @@ def test_needed_work_is_what_pytorch_counts():
 
 
 def test_windows_need_less():
-    model = models.load("tiny-gemma", "float32", "cpu").model
+    model = models.load_model("tiny-gemma", "float32", "cpu").model
     config = model.config.get_text_config()
     windowed = sum(kind == "sliding_attention" for kind in config.layer_types)
     width = config.num_attention_heads * config.head_dim

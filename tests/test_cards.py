@@ -54,22 +54,22 @@ def test_copies_in_folders_are_a_published_pair(copies, tmp_path, capsys):
 
 
 def test_a_copy_says_what_it_is_taken_for(copies, capsys):
-    assert models.load(str(copies / "Qwen3-0.6B"), device="cpu").name == "Qwen/Qwen3-0.6B"
+    assert models.load_model(str(copies / "Qwen3-0.6B"), device="cpu").name == "Qwen/Qwen3-0.6B"
     said = capsys.readouterr().err
     assert "is Qwen/Qwen3-0.6B; NAME=" in said and "billion parameters, and Qwen/Qwen3-0.6B has 0.6" in said
-    assert models.load(f"Qwen/Qwen3-0.6B={copies}/my-finetune", device="cpu").card.type == "reasoning"
+    assert models.load_model(f"Qwen/Qwen3-0.6B={copies}/my-finetune", device="cpu").card.type == "reasoning"
     assert "NAME=" not in capsys.readouterr().err.partition("billion")[0]
-    mine = models.load(str(copies / "my-finetune"), device="cpu")
+    mine = models.load_model(str(copies / "my-finetune"), device="cpu")
     assert mine.name == str(copies / "my-finetune") and mine.card.guessed and mine.card.type == "unknown" and "NAME=" not in capsys.readouterr().err
     assert mine.card.context == 4096 and mine.card.size_b == pytest.approx(4.6e-5, rel=0.5)
 
 
 def test_a_copy_with_other_weights_is_not_added_to_the_scores_of_the_model(copies, tmp_path):
     "The name is the same, the identity is not."
-    one = data.load("sample", transcripts=1)
+    one = data.load_data("sample", transcripts=1)
     scoring.score(f"{copies}/Qwen3-0.6B", one, tmp_path / "scores", progress="none")
     with pytest.raises(read.StoreError, match="made differently: weights"):
-        scoring.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load("sample", transcripts=2), tmp_path / "scores", progress="none")
+        scoring.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load_data("sample", transcripts=2), tmp_path / "scores", progress="none")
 
 
 def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
@@ -84,7 +84,7 @@ def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
     assert language_model.card("tuned").type == "instruct" and language_model.card("tuned").family == "my-finetune" and workbench.scored_pairs("out/scores") == []
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,nowhere,instruct\n")
     with pytest.raises(errors.ModelError, match="no folder nowhere"):
-        models.load("tuned")
+        models.load_model("tuned")
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,models/my-finetune,chatty\n")
     assert workbench.main(["score", "tuned"]) == 1
     assert "models.csv, line 2, column 'type': is 'chatty'" in capsys.readouterr().err

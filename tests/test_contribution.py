@@ -202,7 +202,7 @@ def test_new_writes_a_study_that_passes(tmp_path, capsys, monkeypatch):
     (tmp_path / "mine2026" / "study.toml").write_text('title = "Mine"')
     assert main(["check", "mine2026", "--strict"]) == 0 and "No findings" in capsys.readouterr().out
     assert main(["new", "mine2026"]) == 1 and "is there already" in capsys.readouterr().err
-    dataset = data.load(tmp_path / "mine2026")
+    dataset = data.load_data(tmp_path / "mine2026")
     assert [len(one.spans) for one in dataset] == [4, 4] and dataset[0].reaction_times and dataset[0].responses != dataset[1].responses
 
 

@@ -50,11 +50,11 @@ def test_a_broken_record_is_named(tmp_path, record, field, message):
     "One error with file, line and field; with collect, the good records beside it."
     study = write(tmp_path / "wulff2020", GOOD, record, GOOD | {"participant": 2})
     with pytest.raises(DataError, match=message) as error:
-        data.load(study)
+        data.load_data(study)
     problem = error.value.problem
     assert (problem.line, problem.field) == (2, field)
     assert problem.source.endswith("prompts.jsonl") and "\n" not in str(error.value)
-    collected = data.load(study, on_error="collect")
+    collected = data.load_data(study, on_error="collect")
     assert [(t.participant, t.row) for t in collected] == [("1", 0), ("2", 2)]
     assert collected.problems == [problem]
 
@@ -95,10 +95,10 @@ def test_a_broken_file_is_named(tmp_path, damage, name, message):
     damage(folder)
     source = str(folder / name)
     with pytest.raises(DataError, match=message) as error:
-        data.load(source)
+        data.load_data(source)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
     good = write(tmp_path / "good2020", GOOD)
-    collected = data.load([source, good], on_error="collect")
+    collected = data.load_data([source, good], on_error="collect")
     assert len(collected) == 1 and len(collected.problems) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_bad_byte_spoils_one_record(tmp_path):
     write(folder, GOOD, GOOD | {"participant": 2})
     path = folder / "prompts.jsonl"
     path.write_bytes(path.read_bytes().replace(b"It pays", b"It \xff pays", 1))
-    collected = data.load(folder, on_error="collect")
+    collected = data.load_data(folder, on_error="collect")
     assert [t.participant for t in collected] == ["2"]
     assert "line 1: is not UTF-8" in str(collected.problems[0])
 
@@ -121,17 +121,17 @@ def test_zips_as_contributors_make_them(tmp_path):
         archive.writestr("exp1/a.jsonl", json.dumps(GOOD))
         archive.writestr("__MACOSX/._a.jsonl", b"\x00\x05\x16\x07")
         archive.writestr("notes.json", "{}")
-    assert [(t.participant, t.row, t.study) for t in data.load(tmp_path)] == [("1", 0, "wulff2020"), ("2", 1, "wulff2020")]
+    assert [(t.participant, t.row, t.study) for t in data.load_data(tmp_path)] == [("1", 0, "wulff2020"), ("2", 1, "wulff2020")]
     (folder / "a.jsonl").write_text(json.dumps(GOOD))  # unpacked, and left beside its zip
-    assert len(data.load(folder)) == 2
+    assert len(data.load_data(folder)) == 2
     (folder / "prompts.zip").write_bytes((folder / "prompts_jsonl.zip").read_bytes())  # and zipped once more
-    assert len(data.load(folder)) == 2
+    assert len(data.load_data(folder)) == 2
 
 
 def test_a_folder_is_named_after_itself(tmp_path, monkeypatch):
     write(tmp_path / "wulff2020", GOOD)
     monkeypatch.chdir(tmp_path / "wulff2020")
-    assert [t.study for t in data.load(".")] == ["wulff2020"]
+    assert [t.study for t in data.load_data(".")] == ["wulff2020"]
 
 
 def test_a_local_folder_called_like_an_alias(tmp_path, monkeypatch):
@@ -140,14 +140,14 @@ def test_a_local_folder_called_like_an_alias(tmp_path, monkeypatch):
     (tmp_path / "psych201-test").mkdir()
     pd.DataFrame([GOOD | {"study": "mine"}]).to_parquet(tmp_path / "psych201-test" / "my-test.parquet")
     monkeypatch.chdir(tmp_path)
-    assert [t.study for t in data.load("./psych201-test")] == ["mine"]
+    assert [t.study for t in data.load_data("./psych201-test")] == ["mine"]
 
 
 def test_what_people_typed_is_not_missing(tmp_path):
     "Answers that look like missing values stay answers; NaN in the JSON becomes a missing value of metadata."
     text = "Word: <<nan>> <<none>> <<na>> <<N/A>> <<>>"
     study = write(tmp_path / "s", json.dumps(GOOD | {"text": text, "age": "N/A", "mood": "none"})[:-1] + ', "wasi": NaN}')
-    (transcript,) = data.load(study)
+    (transcript,) = data.load_data(study)
     assert transcript.responses == ["nan", "none", "na", "N/A", ""]
     assert transcript.metadata == {"mood": "none"}
 
@@ -223,7 +223,7 @@ def test_the_hub_is_asked_for_the_published_names(monkeypatch):
     monkeypatch.setattr(sources, "_check_hub", lambda name, revision: None)
     for name, full in (("psych201", ""), ("psych201-test", "-test"), ("psych201-discrete", "-discrete"),
                        ("psych201-discrete-test", "-discrete-test"), ("marcelbinz/Psych-201-test", "-test")):
-        (transcript,) = data.load(name, revision="main")
+        (transcript,) = data.load_data(name, revision="main")
         assert asked[-1] == (f"marcelbinz/Psych-201{full}", "train", "main")
         assert (transcript.study, transcript.metadata) == ("wulff2020/exp1.csv", {"clinical diagnosis": "none"})
 
@@ -233,8 +233,8 @@ def test_a_hub_row_without_a_study_is_named(tmp_path):
 
     pd.DataFrame([GOOD | {"study": "a"}, GOOD | {"study": None}]).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(DataError, match="line 2, field 'study': is missing"):
-        data.load(tmp_path)
-    assert len(data.load(tmp_path, on_error="collect")) == 1
+        data.load_data(tmp_path)
+    assert len(data.load_data(tmp_path, on_error="collect")) == 1
 
 
 def test_a_zip_that_unfolds_to_hundreds_of_megabytes(tmp_path):
@@ -249,7 +249,7 @@ def test_a_zip_that_unfolds_to_hundreds_of_megabytes(tmp_path):
                 stream.write(b" " * 2**20)
     assert (tmp_path / "prompts.jsonl.zip").stat().st_size < 1e6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert len(loaded) == 1 and "prompts.jsonl, line 2: is longer than 64 MB" in str(loaded.problems[0])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 170_000  # KB
 
@@ -257,7 +257,7 @@ def test_a_zip_that_unfolds_to_hundreds_of_megabytes(tmp_path):
 def test_a_file_beyond_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_FILE", 1000)
     (tmp_path / "prompts.jsonl").write_text("\n" * 2_000_000)
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert "unfolds to more than" in str(loaded.problems[0])
 
 
@@ -267,7 +267,7 @@ def test_studies_in_folders_and_capitals(tmp_path):
     for name, n in (("study1/exp1/prompts.jsonl", 1), ("study1/exp2/prompts.jsonl", 2), ("study2/prompts.JSONL", 3)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(line(n))
-    loaded = data.load(tmp_path)
+    loaded = data.load_data(tmp_path)
     assert [(t.study, t.responses) for t in loaded] == [("study1", ["1"]), ("study1", ["2"]), ("study2", ["3"])]
     assert loaded.passed_over == []
 
@@ -290,11 +290,11 @@ def test_more_transcripts_below_a_study_are_not_lost(tmp_path, name, many):
             path.write_text(content)
 
     write('{"trial": 1}')
-    loaded = data.load(study.parent if many else study)
+    loaded = data.load_data(study.parent if many else study)
     assert len(loaded) == 1 and loaded.passed_over == [str(path)]
     write(record.replace("1>>", "2>>"))
     with pytest.raises(DataError, match="holds transcripts itself, and more in .*" + path.name):
-        data.load(study.parent if many else study)
+        data.load_data(study.parent if many else study)
 
 
 def test_a_study_has_one_name_however_it_is_given(tmp_path):
@@ -302,11 +302,11 @@ def test_a_study_has_one_name_however_it_is_given(tmp_path):
     for study in ("smith2020", "jones2021"):
         for part in ("exp1", "Experiment-2b"):
             write(tmp_path / study / part, GOOD | {"text": f"{part} <<J>>."})
-    assert {(t.study, t.text) for t in data.load(tmp_path)} == {
-        (t.study, t.text) for study in ("smith2020", "jones2021") for t in data.load(tmp_path / study)}
+    assert {(t.study, t.text) for t in data.load_data(tmp_path)} == {
+        (t.study, t.text) for study in ("smith2020", "jones2021") for t in data.load_data(tmp_path / study)}
     write(tmp_path / "exp3", GOOD)  # a study that happens to be called so, beside others
-    assert set(data.summarise(data.load(tmp_path)).index) == {"smith2020", "jones2021", "exp3"}
-    assert data.summarise(data.load([tmp_path / "smith2020", tmp_path / "jones2021"]))["transcripts"].to_dict() == {
+    assert set(data.summarise(data.load_data(tmp_path)).index) == {"smith2020", "jones2021", "exp3"}
+    assert data.summarise(data.load_data([tmp_path / "smith2020", tmp_path / "jones2021"]))["transcripts"].to_dict() == {
         "smith2020": 2, "jones2021": 2}
 
 
@@ -318,7 +318,7 @@ def test_links_are_followed_and_have_their_own_names(tmp_path):
     for link, target in (("smith2020", "x1/prompts"), ("jones2021", "x2/prompts"), ("brown2019/exp2", "x2/prompts"), ("gone", "none"),
                          ("brown2019/exp1/exp3", "all/brown2019")):  # the last one leads in a circle
         (tmp_path / "all" / link).symlink_to(tmp_path / target)
-    loaded = data.load(tmp_path / "all")
+    loaded = data.load_data(tmp_path / "all")
     assert data.summarise(loaded)["transcripts"].to_dict() == {"brown2019": 2, "jones2021": 1, "smith2020": 1}
     assert loaded.passed_over == [str(tmp_path / "all" / "gone")]
 
@@ -329,7 +329,7 @@ def test_hidden_files_are_left_out_in_zips_too(tmp_path):
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         for n, name in enumerate(("prompts.jsonl", ".ipynb_checkpoints/prompts.jsonl", ".hidden.jsonl", "__MACOSX/._prompts.jsonl")):
             archive.writestr(name, json.dumps(GOOD | {"text": f"{n} <<J>>."}))
-    assert [t.text for t in data.load(tmp_path / "study.zip")] == ["0 <<J>>."]
+    assert [t.text for t in data.load_data(tmp_path / "study.zip")] == ["0 <<J>>."]
 
 
 def test_raw_data_in_parquet_are_no_transcripts(tmp_path):
@@ -339,10 +339,10 @@ def test_raw_data_in_parquet_are_no_transcripts(tmp_path):
     write(tmp_path / "study", GOOD)
     (tmp_path / "study" / "data").mkdir()
     pd.DataFrame({"trial": [1, 2]}).to_parquet(tmp_path / "study" / "data" / "trials.parquet")
-    assert len(data.load(tmp_path / "study")) == len(data.load(tmp_path)) == 1
+    assert len(data.load_data(tmp_path / "study")) == len(data.load_data(tmp_path)) == 1
     pd.DataFrame([GOOD | {"study": "s"}]).to_parquet(tmp_path / "study" / "data" / "trials.parquet")
     with pytest.raises(DataError, match="move one of the two away"):
-        data.load(tmp_path / "study")
+        data.load_data(tmp_path / "study")
 
 
 def test_a_study_in_which_nothing_can_be_read_is_no_detail(tmp_path):
@@ -350,12 +350,12 @@ def test_a_study_in_which_nothing_can_be_read_is_no_detail(tmp_path):
     write(tmp_path / "good", GOOD)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "prompts.jsonl").write_text(f"{json.dumps(GOOD)}\n" * 3, encoding="utf-16")
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert len(loaded) == 1
     (whole,) = [problem for problem in loaded.problems if problem.line is None]
     assert "bad" in whole.source and "is UTF-16" in whole.message
     write(tmp_path / "bad", "nonsense", "more of it")
-    problems = data.load(tmp_path, on_error="collect").problems
+    problems = data.load_data(tmp_path, on_error="collect").problems
     assert [problem.line for problem in problems] == [1, 2, None] and "no record that can be read, of 2" in problems[2].message
 
 
@@ -364,10 +364,10 @@ def test_only_the_studies_that_are_asked_for_are_read(tmp_path):
     write(tmp_path / "bad", GOOD, "not JSON")
     (tmp_path / "worse").mkdir()
     (tmp_path / "worse" / "prompts.zip").write_bytes(b"PK no zip")
-    loaded = data.load(tmp_path, studies=["good"])
+    loaded = data.load_data(tmp_path, studies=["good"])
     assert len(loaded) == 1 and loaded.problems == []
     with pytest.raises(ValueError, match="No study 'god' here. There are: bad, good"):
-        data.load(tmp_path, on_error="collect", studies=["god"])
+        data.load_data(tmp_path, on_error="collect", studies=["god"])
 
 
 @pytest.mark.parametrize("source, message", [
@@ -383,17 +383,17 @@ def test_a_misspelt_source_is_said_at_once(source, message, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
     monkeypatch.setattr(datasets, "load_dataset", None)  # would try again and again
     with pytest.raises(DataError, match=message):
-        data.load(source)
+        data.load_data(source)
 
 
 @pytest.mark.parametrize("field", ["experiment", "participant"])
 def test_half_a_character_is_named_in_every_field(tmp_path, field):
     with pytest.raises(DataError, match=f"field '{field}': holds half a character"):
-        data.load(write(tmp_path / "study", json.dumps(GOOD | {field: "M\ud83d"})))
+        data.load_data(write(tmp_path / "study", json.dumps(GOOD | {field: "M\ud83d"})))
 
 
 def test_a_data_set_prints_as_one_line():
-    sample = data.load("sample")
+    sample = data.load_data("sample")
     assert repr(sample) == "Dataset(20 transcripts, 2 studies, 640 responses)" and "\n" not in str(sample)
 
 
@@ -412,14 +412,14 @@ def test_studies_keep_their_names_however_they_are_packed(tmp_path):
 
     record = lambda who: json.dumps(GOOD | {"participant": who})
     downloads = tmp_path / "Downloads"
-    studies = lambda source: {study: len(rows) for study, rows in data.by_study(data.load(source)).items()}
+    studies = lambda source: {study: len(rows) for study, rows in data.by_study(data.load_data(source)).items()}
     assert studies(zipped(downloads / "a.zip", **{"wulff2020/prompts.jsonl": record(1)})) == {"wulff2020": 1}
     assert studies(zipped(downloads / "frey2017.zip", **{"prompts.jsonl": record(1)})) == {"frey2017": 1}
     assert studies(downloads) == {"frey2017": 1, "wulff2020": 1}
     inner = (downloads / "frey2017.zip").read_bytes()
     both = zipped(tmp_path / "b.zip", **{"x/yu2019/prompts.jsonl.zip": inner, "x/yu2020/prompts.zip": inner, "x/raw.csv": "1"})
     assert studies(both) == {"yu2019": 1, "yu2020": 1}
-    assert [t.study for t in data.load(both, studies=["yu2020"])] == ["yu2020"]
+    assert [t.study for t in data.load_data(both, studies=["yu2020"])] == ["yu2020"]
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "one2020.jsonl.gz").write_bytes(gzip.compress(record(1).encode()))
     (tmp_path / "mixed" / "two2020.jsonl.txt").write_text(record(1))
@@ -427,7 +427,7 @@ def test_studies_keep_their_names_however_they_are_packed(tmp_path):
     assert studies(tmp_path / "mixed" / "one2020.jsonl.gz") == {"one2020": 1}
     (tmp_path / "mixed" / "two2020.jsonl").write_text(record(2))
     with pytest.raises(DataError, match="though the two are one file when unpacked") as error:
-        data.load(tmp_path / "mixed")
+        data.load_data(tmp_path / "mixed")
     assert "remove" not in str(error.value)
 
 
@@ -437,5 +437,5 @@ def test_a_damaged_gzip_is_named(tmp_path):
     write(tmp_path / "good", GOOD)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "prompts.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 100)[:-20])
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert len(loaded) == 1 and "prompts.jsonl.gz: cannot be unpacked" in str(loaded.problems[0])

@@ -24,7 +24,7 @@ def study(folder, *records):
 # Shape
 
 def test_participants_are_texts_whole_numbers_or_fractions(tmp_path):
-    loaded = data.load(study(tmp_path / "s", GOOD, GOOD | {"participant": 2.0}, GOOD | {"participant": "2.5"}, GOOD | {"participant": 2.5, "experiment": "exp2"}))
+    loaded = data.load_data(study(tmp_path / "s", GOOD, GOOD | {"participant": 2.0}, GOOD | {"participant": "2.5"}, GOOD | {"participant": 2.5, "experiment": "exp2"}))
     assert [one.participant for one in loaded] == ["1", "2", "2.5", "2.5"]
 
 
@@ -50,14 +50,14 @@ def test_zips_with_leftovers_several_members_and_a_json_beside(tmp_path, name):
             held.writestr(f"part{n}.jsonl", json.dumps(GOOD | {"participant": n}))
         held.writestr("__MACOSX/._part0.jsonl", b"\0\5\26\7")
         held.writestr("notes.json", "{}")
-    assert [(one.study, one.participant) for one in data.load(tmp_path)] == [("s", str(n)) for n in range(6)]
+    assert [(one.study, one.participant) for one in data.load_data(tmp_path)] == [("s", str(n)) for n in range(6)]
 
 
 def test_reaction_times_are_texts_hold_nan_or_are_too_few(studies, tmp_path):
     report = participants.times_report(studies).to_pandas().set_index("study")
     assert any(isinstance(time, str) for one in studies if one.study == "busch2024_stroop" for time in one.reaction_times) and report.loc["busch2024_stroop", "usable"] == 125
     assert report.loc["haridi2024memory", "unknown"] > 0
-    few = data.load(study(tmp_path / "few2020", GOOD | {"RTs": []}, GOOD | {"RTs": [310], "participant": 2}))
+    few = data.load_data(study(tmp_path / "few2020", GOOD | {"RTs": []}, GOOD | {"RTs": [310], "participant": 2}))
     assert participants.times_report(few).select("usable", "other_length").row(0) == (1, 1) and check(tmp_path / "few2020").studies[0].totals["reaction times"] == 1
 
 
@@ -68,7 +68,7 @@ def test_transcripts_without_a_response_and_texts_that_occur_twice(studies):
 
 
 def test_what_people_typed_is_no_missing_value(tmp_path):
-    loaded = data.load(study(tmp_path / "s", GOOD | {"text": "<<nan>> <<none>> <<na>> <<NULL>> <<>>"}))
+    loaded = data.load_data(study(tmp_path / "s", GOOD | {"text": "<<nan>> <<none>> <<na>> <<NULL>> <<>>"}))
     assert loaded[0].responses == ["nan", "none", "na", "NULL", ""]
     assert data.from_row(data.to_row(loaded[0])).responses == loaded[0].responses
 

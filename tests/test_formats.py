@@ -10,9 +10,9 @@ from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 from psych201.inputs.trials import find_trials
 
-TINY = {name: models.load(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
+TINY = {name: models.load_model(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
 TEXT = [name for name in inputs.FORMATS if name not in inputs.CHATS]  # formats without a template
-SAMPLE = list(data.load("sample", transcripts=1))
+SAMPLE = list(data.load_data("sample", transcripts=1))
 
 lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
 words = st.sampled_from(["J", "F", "-3", "12", "s", "a b", "né", ">", "."])

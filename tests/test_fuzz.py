@@ -127,7 +127,7 @@ def test_files(tmp_path_factory, source):
     if source.draw(st.booleans()):
         (folder / "more.jsonl").write_bytes(lines_of(GOOD[0]))
     before = tree(around)
-    loaded = data.load(around / "studies", on_error="collect")
+    loaded = data.load_data(around / "studies", on_error="collect")
     found = check(around / "studies")
     assert all("\n" not in str(problem).replace(str(problem.source), "") for problem in loaded.problems)
     assert sum(one.transcripts for one in found.studies) <= len(loaded) + sum(one.totals["twice"] + one.totals["same text"] for one in found.studies) + len(loaded.problems)
@@ -136,7 +136,7 @@ def test_files(tmp_path_factory, source):
     assert tree(around) == before
     try:
         data.convert(around / "studies", around / "archive")
-        assert sorted(one.key for one in data.load(around / "archive")) == sorted(one.key for one in loaded)
+        assert sorted(one.key for one in data.load_data(around / "archive")) == sorted(one.key for one in loaded)
     except (DataError, UserError):
         assert not (around / "archive").exists()
     assert set(tree(around)) - set(before) == set(tree(around / "archive")) and not Path("/tmp/outside.jsonl").exists()
@@ -152,7 +152,7 @@ def test_a_zip_of_zips_of_zips_ends(tmp_path):
                 held.writestr(f"s{n}{'.zip' if level else '.jsonl'}", content)
         content = stream.getvalue()
     (tmp_path / "all.zip").write_bytes(content)
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert not len(loaded) and "zips within each other" in str(loaded.problems[0])
 
 
@@ -162,5 +162,5 @@ def test_a_gzip_that_unfolds_without_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "MAX_FILE", 1 << 22)
     (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(lines_of(GOOD[0]) + b"\n" + b" \n" * (1 << 23)))
-    loaded = data.load(tmp_path, on_error="collect")
+    loaded = data.load_data(tmp_path, on_error="collect")
     assert len(loaded) == 1 and "unfolds to more than" in str(loaded.problems[0])

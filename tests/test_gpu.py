@@ -82,9 +82,9 @@ def test_scores_are_those_of_the_cpu(name):
     likelihood.use_own_attention(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        expected = likelihood.score_tokens(model, encoded)
+        expected = likelihood.response_nll(model, encoded)
         logprobs_module._HEADS.pop(model)
-        found = likelihood.score_tokens(on_gpu(model), encoded)
+        found = likelihood.response_nll(on_gpu(model), encoded)
     assert largest_difference(expected, found) < 3e-4
     assert likelihood.head_of(model, encoded.ids).fused
 
@@ -110,9 +110,9 @@ def test_options_of_several_tokens_are_those_of_the_cpu():
     model = random_model("Llama", HEADS["Llama"])
     encoded = some_responses(options=((5,), (300, 17), (8, 9, 10)))
     likelihood.use_own_attention(model)
-    expected = likelihood.score_tokens(model, encoded)
+    expected = likelihood.response_nll(model, encoded)
     logprobs_module._HEADS.pop(model)
-    assert largest_difference(expected, likelihood.score_tokens(on_gpu(model), encoded)) < 3e-4
+    assert largest_difference(expected, likelihood.response_nll(on_gpu(model), encoded)) < 3e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -145,11 +145,11 @@ def test_no_square_of_tokens_in_memory(dtype):
         model = on_gpu(random_model(name, LAYERS | OWN[name] | more | dict(max_position_embeddings=16_384)), dtype)
         assert likelihood.use_own_attention(model)
         encoded = replace(some_responses(12_000), options=())
-        likelihood.score_tokens(model, some_responses(60))
+        likelihood.response_nll(model, some_responses(60))
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        likelihood.score_tokens(model, encoded)
+        likelihood.response_nll(model, encoded)
         assert torch.cuda.max_memory_allocated() - before < 3e8
 
 
@@ -185,8 +185,8 @@ def test_compiled_layers_give_the_same_numbers(name, dtype):
 def test_models_load_onto_the_gpu(dtype):
     "The name of the device, and scores near those of the CPU."
     encoded = some_responses(options=())
-    found = models.load("tiny-llama", dtype, "auto")
+    found = models.load_model("tiny-llama", dtype, "auto")
     assert found.model.device.type == "cuda" and found.dtype == dtype
-    exact = likelihood.score_tokens(models.load("tiny-llama", "float32", "cpu").model, encoded)
-    moved = np.abs(likelihood.score_tokens(found.model, encoded).nll - exact.nll)
+    exact = likelihood.response_nll(models.load_model("tiny-llama", "float32", "cpu").model, encoded)
+    moved = np.abs(likelihood.response_nll(found.model, encoded).nll - exact.nll)
     assert moved.max() < (3e-4 if dtype == "float32" else 0.3)

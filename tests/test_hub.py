@@ -85,12 +85,13 @@ def load(hub, cache: Path, *names: str, **environment: str) -> list:
     code = textwrap.dedent("""
         import json, sys
         from psych201 import models
+        from psych201.errors import ModelError
         for name in sys.argv[1:]:
             name, _, revision = name.partition("@")
             try:
-                loaded = models.load(name, device="cpu", dtype="float32", revision=revision or None)
+                loaded = models.load_model(name, device="cpu", dtype="float32", revision=revision or None)
                 said = [loaded.name, loaded.revision, loaded.model.model.embed_tokens.weight[5, 0].item()]
-            except models.ModelError as error:
+            except ModelError as error:
                 said = str(error)
             print(json.dumps(said))
     """)

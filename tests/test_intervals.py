@@ -15,7 +15,7 @@ from psych201.stats.means import group_means
 from psych201.stats.trends import slope_per_decade
 from psych201.stats.meta_analysis import adjusted, equivalence, random_effects
 from psych201.stats.mixed_models import mixed_model, mixed_posterior
-from psych201.stats.paired import by_person, paired_differences, paired_effects, paired_means, people_interval
+from psych201.stats.paired import by_person, paired_differences, paired_effects, paired_means, participant_interval
 from psych201.stats.trends import trend_over_groups, trend_with_size
 
 TRUTH, DATA_SETS = 0.2, 400
@@ -114,7 +114,7 @@ def test_studies_of_one_person_among_others():
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 5, 13, 40])
 def test_people_of_whom_some_answer_a_hundred_times_as_often(n):
-    interval = lambda random: ends(people_interval(*people(random, n, TRUTH, uneven=True)))
+    interval = lambda random: ends(participant_interval(*people(random, n, TRUTH, uneven=True)))
     assert 0.91 <= coverage(interval) <= 0.985
 
 

@@ -29,17 +29,17 @@ def one_request_each(model, encoded) -> np.ndarray:
 
 
 def test_one_pass_equals_one_request_per_response(tiny):
-    for transcript in data.load("sample", transcripts=1):
+    for transcript in data.load_data("sample", transcripts=1):
         encoded = encode(transcript.text, tiny.tokenizer)
-        scores = likelihood.score_tokens(tiny.model, encoded)
+        scores = likelihood.response_nll(tiny.model, encoded)
         np.testing.assert_allclose(scores.nll, one_request_each(tiny.model, encoded), rtol=0, atol=1e-4)
 
 
 def test_real_model_one_pass_equals_one_request_per_response(packaged):
     model = packaged("smollm2-135m-instruct")
-    transcript = data.load("sample", transcripts=1)[0]
+    transcript = data.load_data("sample", transcripts=1)[0]
     encoded = tokens.cut(encode(transcript.text, model.tokenizer), 250)
-    scores = likelihood.score_tokens(model.model, encoded)
+    scores = likelihood.response_nll(model.model, encoded)
     assert len(scores) > 5
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
 
@@ -103,18 +103,18 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
     assert np.std(expected["nll"]) > 0.3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare(likelihood.score_tokens(model, encoded), expected)
+        compare(likelihood.response_nll(model, encoded), expected)
     monkeypatch.setattr(head, "_ROWS", 5)
     monkeypatch.setattr(head, "_WORDS", 64)
-    compare(likelihood.score_tokens(model, encoded), expected)
+    compare(likelihood.response_nll(model, encoded), expected)
     sizes, original = [], logprobs.token_statistics
     monkeypatch.setattr(logprobs, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
     monkeypatch.setattr(logprobs, "_HEADS", {model: None})
     monkeypatch.setattr(logprobs, "_LOGITS", 3 * SMALL["vocab_size"])
-    compare(likelihood.score_tokens(model, encoded), expected)
+    compare(likelihood.response_nll(model, encoded), expected)
     assert sizes == [3] * 8 + [2]
     monkeypatch.setattr(logprobs, "_LOGITS", 10**6)
-    compare(likelihood.score_tokens(model, encoded), expected)
+    compare(likelihood.response_nll(model, encoded), expected)
     assert sizes[9:] == [26]
 
 
@@ -125,7 +125,7 @@ def test_a_head_that_is_not_the_model_s_is_noticed(monkeypatch, change):
     expected, found = from_all_logits(model, encoded), likelihood.find_head(model)
     monkeypatch.setattr(logprobs, "find_head", lambda model: replace(found, **change))
     with pytest.warns(UserWarning, match="LlamaForCausalLM is scored from its own logits"):
-        compare(likelihood.score_tokens(model, encoded), expected)
+        compare(likelihood.response_nll(model, encoded), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -142,7 +142,7 @@ def test_the_head_of_half_weights_is_multiplied_in_float32(dtype):
     assert (by_head - exact).abs().max() < 1e-4 < (own - exact).abs().max()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        likelihood.score_tokens(model, encoded)
+        likelihood.response_nll(model, encoded)
 
 
 SHAPES = [(1, 1, 1), (7, 50, 331), (33, 70, 129), (65, 64, 4096), (3, 130, 257)]  # rows, width, words: below, at and above blocks
@@ -191,13 +191,13 @@ def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = random_model("Gemma2", HEADS["Gemma2"])
-        compare(likelihood.score_tokens(model, encoded), from_all_logits(model, encoded))
+        compare(likelihood.response_nll(model, encoded), from_all_logits(model, encoded))
     assert likelihood.head_of(model, encoded.ids).fused
     for wrong in (lambda *given: 1 / 0, lambda *given: [1.1 * values for values in original(*given)]):
         model = random_model("Gemma2", HEADS["Gemma2"])
         monkeypatch.setattr(head, "fused_logprob", wrong)
         with pytest.warns(UserWarning, match="The fused head does not work here, the plain one is used"):
-            compare(likelihood.score_tokens(model, encoded), from_all_logits(model, encoded))
+            compare(likelihood.response_nll(model, encoded), from_all_logits(model, encoded))
         assert not likelihood.head_of(model, encoded.ids).fused
 
 
@@ -240,7 +240,7 @@ def test_the_closing_marker_counts_all_tokens_that_begin_it(more, tokens_of_end)
         encoded = encode(text, tokenizer)
         encoded = replace(encoded, ids=np.append(1, encoded.ids), start=encoded.start + 1, end=encoded.end + 1, close=encoded.close + 1)
         assert (encoded.close - encoded.end).tolist() == [tokens_of_end], text
-        found = likelihood.score_tokens(model, encoded).close_nll[0]
+        found = likelihood.response_nll(model, encoded).close_nll[0]
         assert found == pytest.approx(-np.log(closing_probability(model, tokenizer, encoded.ids[: encoded.end[0]].tolist())), abs=1e-5), text
 
 
@@ -251,14 +251,14 @@ def test_an_end_of_turn_counts_as_it_stands(tiny):
     with torch.inference_mode():
         logprob = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].log_softmax(-1)
     expected = -sum(logprob[t - 1, encoded.ids[t]].item() for t in range(encoded.end[0], encoded.close[0]))
-    close_nll = likelihood.score_tokens(tiny.model, encoded).close_nll
+    close_nll = likelihood.response_nll(tiny.model, encoded).close_nll
     assert np.isnan(close_nll[1]) and close_nll[0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_real_closing_markers(packaged):
     "Gemma glues the marker to what follows: `>>,` for one; the end is as likely whatever follows."
     model = packaged("gemma-3-270m")
-    closing = [likelihood.score_tokens(model.model, encode(f"You choose between J and F. You choose <<J>>{more}", model.tokenizer)) for more in (".", ",", ")", "")]
+    closing = [likelihood.response_nll(model.model, encode(f"You choose between J and F. You choose <<J>>{more}", model.tokenizer)) for more in (".", ",", ")", "")]
     assert np.ptp([scores.close_nll[0] for scores in closing]) < 1e-4
     glued = encode("You choose <<J>>, then", model.tokenizer)
     assert model.tokenizer.convert_ids_to_tokens(glued.ids[glued.end[0] : glued.close[0]]) == [">>,"]
@@ -266,8 +266,8 @@ def test_real_closing_markers(packaged):
 
 def check_packing(model, texts: list[tokens.Tokens], budgets, monkeypatch) -> None:
     "Together and alone, in any grouping, every number is the same; and texts are read together, and no more of them than fit."
-    alone, inputs, predict = list(likelihood.score_batch(model, texts, 0)), [], nll_module.predict
-    monkeypatch.setattr(nll_module, "predict", lambda model, ids, *rest: inputs.append(len(ids)) or predict(model, ids, *rest))
+    alone, inputs, original = list(likelihood.score_batch(model, texts, 0)), [], nll_module.logprobs_at
+    monkeypatch.setattr(nll_module, "logprobs_at", lambda model, ids, *rest: inputs.append(len(ids)) or original(model, ids, *rest))
     for budget in budgets:
         inputs.clear()
         together = list(likelihood.score_batch(model, texts, budget))
@@ -292,7 +292,7 @@ def test_packed_texts_are_as_alone(name, monkeypatch):
 
 def test_real_texts_packed(packaged, monkeypatch):
     model = packaged("smollm2-135m-instruct")
-    some = [tokens.cut(encode(transcript.text, model.tokenizer), 200) for transcript in data.load("sample", transcripts=3)]
+    some = [tokens.cut(encode(transcript.text, model.tokenizer), 200) for transcript in data.load_data("sample", transcripts=3)]
     check_packing(model.model, some, (500, 5000), monkeypatch)
 
 
@@ -313,13 +313,13 @@ def test_nothing_predicts_the_first_token(tiny):
     "Its score would be the prediction after the last token."
     at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(ValueError, match="very first token"):
-        likelihood.score_tokens(tiny.model, at_once)
+        likelihood.response_nll(tiny.model, at_once)
 
 
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
     encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
-    before, original = likelihood.score_tokens(tiny.model, encoded).nll, logprobs.linear_logprob
+    before, original = likelihood.response_nll(tiny.model, encoded).nll, logprobs.linear_logprob
 
     def infinite(*arguments):
         found = original(*arguments)
@@ -327,7 +327,7 @@ def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
         return found
 
     monkeypatch.setattr(logprobs, "linear_logprob", infinite)
-    after = likelihood.score_tokens(tiny.model, encoded).nll
+    after = likelihood.response_nll(tiny.model, encoded).nll
     assert after[0] == np.inf
     np.testing.assert_array_equal(after[1:], before[1:])
 
@@ -340,11 +340,11 @@ def test_a_response_is_right_when_all_its_tokens_are(tiny):
         with torch.inference_mode():
             ids[position] = tiny.model(input_ids=torch.from_numpy(ids)[None]).logits[0, position - 1].argmax()
     two = tokens.Tokens(ids, np.array([start]), np.array([start + 2]), np.array([start + 2]))
-    assert likelihood.score_tokens(tiny.model, two).argmax_right.tolist() == [True]
+    assert likelihood.response_nll(tiny.model, two).argmax_right.tolist() == [True]
     for position in (start, start + 1):
         wrong = ids.copy()
         wrong[position] = (wrong[position] + 1) % len(tiny.tokenizer)
-        assert likelihood.score_tokens(tiny.model, tokens.Tokens(wrong, two.start, two.end, two.close)).argmax_right.tolist() == [False]
+        assert likelihood.response_nll(tiny.model, tokens.Tokens(wrong, two.start, two.end, two.close)).argmax_right.tolist() == [False]
 
 
 def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
@@ -353,7 +353,7 @@ def test_the_entropy_is_that_of_the_first_token_of_each_response(tiny):
     with torch.inference_mode():
         p = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0].double().softmax(-1)
     entropy = -(p * p.log()).sum(-1).numpy()
-    np.testing.assert_allclose(likelihood.score_tokens(tiny.model, encoded).first_entropy, entropy[encoded.start - 1], atol=1e-4)
+    np.testing.assert_allclose(likelihood.response_nll(tiny.model, encoded).first_entropy, entropy[encoded.start - 1], atol=1e-4)
 
 
 def test_a_model_without_logits_to_keep_gives_the_same(tiny):
@@ -365,8 +365,8 @@ def test_a_model_without_logits_to_keep_gives_the_same(tiny):
 
     encoded = encode("Round 1: you play machine <<J>>. It pays <<nothing at all>>.", tiny.tokenizer)
     with pytest.warns(UserWarning, match="Full is scored from its own logits"):
-        found = likelihood.score_tokens(Full(), encoded)
-    np.testing.assert_allclose(found.nll, likelihood.score_tokens(tiny.model, encoded).nll, rtol=0, atol=1e-5)
+        found = likelihood.response_nll(Full(), encoded)
+    np.testing.assert_allclose(found.nll, likelihood.response_nll(tiny.model, encoded).nll, rtol=0, atol=1e-5)
 
 
 def test_probabilities_of_all_continuations_add_up(tiny):
@@ -377,7 +377,7 @@ def test_probabilities_of_all_continuations_add_up(tiny):
         ids = encoded.ids.copy()
         ids[position] = token
         changed = tokens.Tokens(ids, encoded.start, encoded.start + 1, encoded.start + 1)
-        total += np.exp(-likelihood.score_tokens(tiny.model, changed).nll[0])
+        total += np.exp(-likelihood.response_nll(tiny.model, changed).nll[0])
     assert total == pytest.approx(1, abs=1e-4)
 
 
@@ -386,12 +386,12 @@ def test_entropy_and_argmax(tiny):
     with torch.inference_mode():
         row = tiny.model(input_ids=torch.from_numpy(encoded.ids)[None]).logits[0, encoded.start[0] - 1].double()
     p = row.softmax(-1)
-    scores = likelihood.score_tokens(tiny.model, encoded)
+    scores = likelihood.response_nll(tiny.model, encoded)
     assert scores.first_entropy[0] == pytest.approx(-(p * p.log()).sum().item(), abs=1e-4)
     assert scores.argmax_right[0] == (row.argmax().item() == encoded.ids[encoded.start[0]])
     best = encoded.ids.copy()
     best[encoded.start[0]] = row.argmax()
-    assert likelihood.score_tokens(tiny.model, tokens.Tokens(best, encoded.start, encoded.end, encoded.close)).argmax_right[0]
+    assert likelihood.response_nll(tiny.model, tokens.Tokens(best, encoded.start, encoded.end, encoded.close)).argmax_right[0]
 
 
 def test_log_sum_exp_is_float32_whatever_the_weights():
@@ -405,8 +405,8 @@ def test_log_sum_exp_is_float32_whatever_the_weights():
 def test_bfloat16_is_close(packaged):
     "bfloat16 weights move single responses by tenths of a nat and the mean by little."
     encoded_by = packaged("smollm2-135m-instruct")
-    half = models.load("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
-    encoded = encode(data.load("sample", transcripts=1)[0].text, encoded_by.tokenizer)
-    exact, rough = (likelihood.score_tokens(m.model, encoded).nll for m in (encoded_by, half))
+    half = models.load_model("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
+    encoded = encode(data.load_data("sample", transcripts=1)[0].text, encoded_by.tokenizer)
+    exact, rough = (likelihood.response_nll(m.model, encoded).nll for m in (encoded_by, half))
     assert 0 < np.abs(exact - rough).max() < 0.5
     assert abs(exact.mean() - rough.mean()) < 0.05

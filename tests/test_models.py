@@ -18,7 +18,7 @@ TEXT = "Round 1: you play machine <<J>>. It pays 1 point.\nRound 2: you play mac
 
 
 def nll(model) -> np.ndarray:
-    return likelihood.score_tokens(model.model, encode(TEXT, model.tokenizer)).nll
+    return likelihood.response_nll(model.model, encode(TEXT, model.tokenizer)).nll
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def nll(model) -> np.ndarray:
 def test_unpacked_weights_are_those_of_the_gguf(name, packaged):
     "The folder in the cache holds the same parameters and the same tokenizer as the GGUF file."
     unpacked = packaged(name)
-    direct = models.load(str(models.fetch_gguf(name)), dtype="float32", device="cpu")
+    direct = models.load_model(str(models.fetch_gguf(name)), dtype="float32", device="cpu")
     assert direct.revision == unpacked.revision
     np.testing.assert_allclose(nll(direct), nll(unpacked), rtol=0, atol=1e-6)
     for text in (TEXT, "<s> <|im_end|> <bos> né 日本", "  two spaces\n\n"):
@@ -61,8 +61,9 @@ def test_hub_failing_names_both_ways_out(tmp_path):
     "In a process of its own, since offline mode is read when transformers is imported."
     code = textwrap.dedent("""
         from psych201 import models
-        try: models.load("nobody/no-such-model")
-        except models.ModelError as error: print(error)
+        from psych201.errors import ModelError
+        try: models.load_model("nobody/no-such-model")
+        except ModelError as error: print(error)
     """)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
@@ -81,7 +82,7 @@ def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append((source, options)) or (model, {}))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
-    loaded = models.load("Qwen/Qwen3-8B", revision="v1", dtype="float32", device="cpu")
+    loaded = models.load_model("Qwen/Qwen3-8B", revision="v1", dtype="float32", device="cpu")
     assert asked == [("Qwen/Qwen3-8B", {"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "output_loading_info": True})]
     assert (loaded.revision, loaded.card.family, loaded.card.guessed) == ("0123abcd", "Qwen3", False)
 
@@ -89,7 +90,7 @@ def test_a_hub_id_is_loaded_with_its_revision(monkeypatch):
 def test_a_local_folder(tmp_path, tiny):
     tiny.model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
-    mine = models.load(str(tmp_path / "mine"), dtype="float32", device="cpu")
+    mine = models.load_model(str(tmp_path / "mine"), dtype="float32", device="cpu")
     np.testing.assert_allclose(nll(mine), nll(tiny), rtol=0, atol=1e-6)
     assert mine.revision == tiny.revision and mine.tokenizer_hash == tiny.tokenizer_hash
     assert mine.card.guessed and mine.card.size_b == pytest.approx(tiny.card.size_b)
@@ -99,10 +100,10 @@ def test_a_local_folder(tmp_path, tiny):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rotary_frequencies_stay_float32(name, dtype, tmp_path):
     "Only the weights are cast: rounded frequencies move every position a little, and late ones a lot."
-    made = models.load(name, dtype=dtype, device="cpu")
+    made = models.load_model(name, dtype=dtype, device="cpu")
     made.model.save_pretrained(tmp_path)
     made.tokenizer.save_pretrained(tmp_path)
-    for model in (made.model, models.load(str(tmp_path), dtype=dtype, device="cpu").model):
+    for model in (made.model, models.load_model(str(tmp_path), dtype=dtype, device="cpu").model):
         frequencies = [buffer.dtype for buffer_name, buffer in model.named_buffers() if "inv_freq" in buffer_name]
         assert frequencies and set(frequencies) == {torch.float32}
         assert {parameter.dtype for parameter in model.parameters()} == {language_model.DTYPES[dtype]}
@@ -111,7 +112,7 @@ def test_rotary_frequencies_stay_float32(name, dtype, tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rotary_frequencies_of_a_real_model(packaged, dtype):
     packaged("smollm2-135m-instruct")
-    model = models.load("smollm2-135m-instruct", dtype=dtype, device="cpu").model
+    model = models.load_model("smollm2-135m-instruct", dtype=dtype, device="cpu").model
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32 and model.dtype == language_model.DTYPES[dtype]
 
 
@@ -134,7 +135,7 @@ def test_weights_go_straight_to_their_device(monkeypatch, device, placed):
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained",
                         lambda source, **options: asked.append(options) or (model, {}))
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda source, **options: tokenizer)
-    models.load("Qwen/Qwen3-8B", dtype="float32", device=device)
+    models.load_model("Qwen/Qwen3-8B", dtype="float32", device=device)
     assert asked == [{"dtype": torch.float32, "revision": "0123abcd", "trust_remote_code": False, "device_map": placed, "output_loading_info": True}]
 
 
@@ -163,7 +164,7 @@ def test_a_model_that_also_reads_images(name, tmp_path):
     original = transformers.AutoModelForImageTextToText.from_config(config).eval()
     original.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    loaded = models.load(str(tmp_path), dtype="float32", device="cpu")
+    loaded = models.load_model(str(tmp_path), dtype="float32", device="cpu")
     assert loaded.context == 512 and type(loaded.model) is type(original)
     encoded = encode(TEXT, loaded.tokenizer)
     with torch.inference_mode():
@@ -174,7 +175,7 @@ def test_a_model_that_also_reads_images(name, tmp_path):
 
 @pytest.fixture
 def llama():
-    return models.load("tiny-llama", dtype="float32", device="cpu")
+    return models.load_model("tiny-llama", dtype="float32", device="cpu")
 
 
 def save(folder, model, tokenizer, **how) -> str:
@@ -189,10 +190,10 @@ def test_a_folder_in_many_files(tmp_path, llama):
     place = save(tmp_path / "sharded", llama.model, llama.tokenizer, max_shard_size="20KB")
     shards = sorted((tmp_path / "sharded").glob("*.safetensors"))
     assert len(shards) > 3
-    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    assert models.load_model(place, dtype="float32", device="cpu").revision == llama.revision
     shards[1].unlink()
     with pytest.raises(language_model.ModelError, match=f"could not be loaded from the folder .*{shards[1].name}"):
-        models.load(place, dtype="float32", device="cpu")
+        models.load_model(place, dtype="float32", device="cpu")
 
 
 def test_weights_that_are_missing(tmp_path, llama):
@@ -203,11 +204,11 @@ def test_weights_that_are_missing(tmp_path, llama):
     tensors = load_file(path)
     save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path, {"format": "pt"})
     with pytest.raises(language_model.ModelError, match=r"lacks 1 of the tensors .*\(model.layers.1.mlp.up_proj.weight\); they would be random"):
-        models.load(place, device="cpu")
+        models.load_model(place, device="cpu")
     for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", path.read_bytes()[:200]):
         path.write_bytes(content)
         with pytest.raises(language_model.ModelError, match="are damaged, or only pointers to them.*git lfs pull"):
-            models.load(place, device="cpu")
+            models.load_model(place, device="cpu")
 
 
 class Harmful:
@@ -220,13 +221,13 @@ def test_safetensors_before_pickles(tmp_path, llama):
     "A pickle beside safetensors is not read; alone its tensors are, and nothing in it runs."
     place, found = save(tmp_path / "both", llama.model, llama.tokenizer), tmp_path / "it-ran"
     torch.save({key: torch.zeros_like(value) for key, value in llama.model.state_dict().items()}, tmp_path / "both" / "pytorch_model.bin")
-    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    assert models.load_model(place, dtype="float32", device="cpu").revision == llama.revision
     (tmp_path / "both" / "model.safetensors").unlink()
     torch.save(llama.model.state_dict(), tmp_path / "both" / "pytorch_model.bin")
-    assert models.load(place, dtype="float32", device="cpu").revision == llama.revision
+    assert models.load_model(place, dtype="float32", device="cpu").revision == llama.revision
     torch.save(llama.model.state_dict() | {"more": Harmful(found)}, tmp_path / "both" / "pytorch_model.bin")
     with pytest.raises(language_model.ModelError, match="are a pickle that holds more than tensors.*take safetensors"):
-        models.load(place, dtype="float32", device="cpu")
+        models.load_model(place, dtype="float32", device="cpu")
     assert not found.exists()
 
 
@@ -255,14 +256,14 @@ def test_code_of_a_model_runs_only_if_the_user_says_so(tmp_path, llama, monkeypa
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
     (tmp_path / "own" / "own.py").write_text(CODE)
     with pytest.raises(language_model.ModelError, match="comes with Python code of its own, which is not run unasked.*--trust-remote-code"):
-        models.load(place)
+        models.load_model(place)
     assert models.load_tokenizer(place)("J").input_ids == llama.tokenizer("J").input_ids
     assert not list(tmp_path.rglob("it-ran"))
-    loaded = models.load(place, dtype="float32", device="cpu", trust_remote_code=True)
+    loaded = models.load_model(place, dtype="float32", device="cpu", trust_remote_code=True)
     assert type(loaded.model).__name__ == "OwnForCausalLM" and list(tmp_path.rglob("it-ran"))
     np.testing.assert_allclose(nll(loaded), nll(llama), rtol=0, atol=1e-5)
     (tmp_path / "own" / "own.py").write_text(CODE + "# another line")
-    again = models.load(place, dtype="float32", device="cpu", trust_remote_code=True)
+    again = models.load_model(place, dtype="float32", device="cpu", trust_remote_code=True)
     weights_of = [one.revision.split("+")[0] for one in (loaded, again)]
     assert weights_of[0] == weights_of[1] and loaded.revision != again.revision
 
@@ -284,20 +285,20 @@ def test_an_adapter_on_its_base(tmp_path, lora, llama):
     base = save(tmp_path / "base", llama.model, llama.tokenizer)
     settings = tmp_path / "lora" / "adapter_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
-    found = models.load(str(tmp_path / "lora"), dtype="float32", device="cpu")
-    expected = likelihood.score_tokens(lora.get_base_model(), encode(TEXT, llama.tokenizer)).nll
+    found = models.load_model(str(tmp_path / "lora"), dtype="float32", device="cpu")
+    expected = likelihood.response_nll(lora.get_base_model(), encode(TEXT, llama.tokenizer)).nll
     np.testing.assert_allclose(nll(found), expected, rtol=0, atol=1e-5)
     assert np.abs(nll(found) - nll(llama)).max() > 5e-3 and type(found.model) is type(llama.model)
     assert found.model.config._attn_implementation == "psych201" and not any("lora" in key for key in found.model.state_dict())
-    half = models.load(str(tmp_path / "lora"), dtype="bfloat16", device="cpu")
+    half = models.load_model(str(tmp_path / "lora"), dtype="bfloat16", device="cpu")
     assert half.dtype == "bfloat16" and any("lora_A" in key for key in half.model.state_dict())
     np.testing.assert_allclose(nll(half), expected, rtol=0, atol=0.2)
-    merged = models.load(save(tmp_path / "merged", found.model, found.tokenizer), dtype="float32", device="cpu")
+    merged = models.load_model(save(tmp_path / "merged", found.model, found.tokenizer), dtype="float32", device="cpu")
     np.testing.assert_allclose(nll(merged), expected, rtol=0, atol=1e-5)  # a folder of merged weights is a model as any other
-    named = models.load(f"mine=tiny-llama+{tmp_path / 'lora'}", dtype="float32", device="cpu")
+    named = models.load_model(f"mine=tiny-llama+{tmp_path / 'lora'}", dtype="float32", device="cpu")
     assert (named.name, named.revision) == ("mine", found.revision)
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"lora_alpha": 8}))
-    assert models.load(str(tmp_path / "lora"), dtype="float32", device="cpu").revision != found.revision
+    assert models.load_model(str(tmp_path / "lora"), dtype="float32", device="cpu").revision != found.revision
 
 
 def test_an_adapter_that_cannot_be_put_on(tmp_path, lora):
@@ -306,13 +307,13 @@ def test_an_adapter_that_cannot_be_put_on(tmp_path, lora):
     say = lambda base: settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": base}))
     say("/home/somebody/llama")
     with pytest.raises(language_model.ModelError, match=f"was trained on /home/somebody/llama, which cannot be loaded; BASE\\+{place}"):
-        models.load(str(place), device="cpu")
+        models.load_model(str(place), device="cpu")
     say(str(place))
     with pytest.raises(language_model.ModelError, match="does not say on which model it was trained"):
-        models.load(str(place), device="cpu")
+        models.load_model(str(place), device="cpu")
     (place / "adapter_model.safetensors").write_bytes(b"version https://git-lfs")
     with pytest.raises(language_model.ModelError, match="cannot be put on this model"):
-        models.load(f"tiny-llama+{place}", device="cpu")
+        models.load_model(f"tiny-llama+{place}", device="cpu")
 
 
 def test_an_adapter_with_words_of_its_own(tmp_path):
@@ -326,7 +327,7 @@ def test_an_adapter_with_words_of_its_own(tmp_path):
     made.save_pretrained(tmp_path / "lora")
     tokenizer.save_pretrained(tmp_path / "lora")
     place = f"tiny-llama+{tmp_path / 'lora'}"
-    found = models.load(place, dtype="float32", device="cpu")
+    found = models.load_model(place, dtype="float32", device="cpu")
     assert len(found.tokenizer) == len(tokenizer) == found.model.get_input_embeddings().weight.shape[0] == len(models.load_tokenizer(place))
     ids = torch.tensor([tokenizer("A <machine> <pays> one").input_ids])
     torch.testing.assert_close(found.model(ids).logits, made.eval()(ids).logits, rtol=0, atol=1e-4)
@@ -340,7 +341,7 @@ def test_an_adapter_without_some_tensors(tmp_path, lora):
     tensors = load_file(path)
     save_file({key: value for key, value in tensors.items() if "layers.1.mlp.up_proj" not in key}, path)
     with pytest.raises(language_model.ModelError, match="0 of its tensors have no place there, and 2 are missing"):
-        models.load(f"tiny-llama+{tmp_path / 'lora'}", device="cpu")
+        models.load_model(f"tiny-llama+{tmp_path / 'lora'}", device="cpu")
 
 
 def test_a_model_in_eight_bits(tmp_path):
@@ -350,20 +351,20 @@ def test_a_model_in_eight_bits(tmp_path):
 
     model, tokenizer = models.make_tiny("tiny-llama")
     place = save(tmp_path / "mine", model, tokenizer)
-    full, half, eight = (models.load(place, dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16", "int8"))
+    full, half, eight = (models.load_model(place, dtype=dtype, device="cpu") for dtype in ("float32", "bfloat16", "int8"))
     assert (eight.dtype, eight.model.model.layers[0].mlp.up_proj.weight.dtype) == ("int8", torch.int8)
     moved = np.abs(nll(eight) - nll(full))
     assert 1e-6 < moved.max() < 0.1
     identities = [model_identity(one).must for one in (full, half, eight)]
     assert len({json.dumps(one, sort_keys=True, default=str) for one in identities}) == 3
     with pytest.raises(language_model.ModelError, match="tiny-llama cannot be loaded in int8"):
-        models.load("tiny-llama", dtype="int8", device="cpu")
+        models.load_model("tiny-llama", dtype="int8", device="cpu")
     with pytest.raises(language_model.ModelError, match="cannot be loaded in nf4 on cpu"):  # too narrow for its kernel, which is tried
-        models.load(place, dtype="nf4", device="cpu")
+        models.load_model(place, dtype="nf4", device="cpu")
     wide = transformers.LlamaConfig(**model.config.to_dict() | dict(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=4, head_dim=64))
     torch.manual_seed(0)
     place = save(tmp_path / "wide", transformers.AutoModelForCausalLM.from_config(wide), tokenizer)
-    full, four = (models.load(place, dtype=dtype, device="cpu") for dtype in ("float32", "nf4"))
+    full, four = (models.load_model(place, dtype=dtype, device="cpu") for dtype in ("float32", "nf4"))
     assert four.dtype == "nf4" and 1e-6 < np.abs(nll(four) - nll(full)).max() < 0.5
 
 
@@ -375,7 +376,7 @@ def test_a_quantised_model_without_its_library(tmp_path, monkeypatch, llama):
     monkeypatch.setattr(quantizer.Bnb8BitHfQuantizer, "validate_environment", missing)
     place = save(tmp_path / "mine", llama.model, llama.tokenizer)
     with pytest.raises(language_model.ModelError, match=r"cannot be loaded in int8 on cpu .*pip install 'psych201\[quantised\]'"):
-        models.load(place, dtype="int8", device="cpu")
+        models.load_model(place, dtype="int8", device="cpu")
 
 
 def test_a_model_spread_over_places(tmp_path, monkeypatch, llama):
@@ -386,7 +387,7 @@ def test_a_model_spread_over_places(tmp_path, monkeypatch, llama):
     real = transformers.AutoModelForCausalLM.from_pretrained
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda source, **how: real(source, offload_folder=str(tmp_path / "disk"), **how))
     monkeypatch.setattr(language_model, "weights_hash", lambda model: "elsewhere")
-    loaded = models.load(place, dtype="float32", device="cpu")
+    loaded = models.load_model(place, dtype="float32", device="cpu")
     assert loaded.model.hf_device_map["model.layers.1"] == "disk" and next(loaded.model.model.layers[1].parameters()).is_meta
     np.testing.assert_allclose(nll(loaded), nll(llama), rtol=0, atol=1e-6)
 
@@ -396,7 +397,7 @@ def test_a_model_that_does_not_fit(tmp_path, monkeypatch, llama):
     def full(source, **options): raise torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", full)
     with pytest.raises(language_model.ModelError, match="does not fit into the memory of cpu in float32; take a smaller dtype"):
-        models.load(place, dtype="float32", device="cpu")
+        models.load_model(place, dtype="float32", device="cpu")
 
 
 def write_gguf(path, model, tokenizer, tensors: int = 0) -> None:
@@ -437,25 +438,25 @@ def write_gguf(path, model, tokenizer, tensors: int = 0) -> None:
 
 def test_a_gguf_file(tmp_path):
     "A tiny Llama written as GGUF scores like the original."
-    original = models.load("tiny-llama", dtype="float32", device="cpu")
+    original = models.load_model("tiny-llama", dtype="float32", device="cpu")
     write_gguf(tmp_path / "tiny.gguf", original.model, original.tokenizer)
-    loaded = models.load(str(tmp_path / "tiny.gguf"), dtype="float32", device="cpu")
+    loaded = models.load_model(str(tmp_path / "tiny.gguf"), dtype="float32", device="cpu")
     ids = encode(TEXT, original.tokenizer)
-    np.testing.assert_allclose(likelihood.score_tokens(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(likelihood.response_nll(loaded.model, ids).nll, nll(original), rtol=0, atol=1e-5)
     assert encode(TEXT, loaded.tokenizer).ids.tolist() == ids.ids.tolist()
 
 
 def test_a_gguf_in_several_files(tmp_path):
     "Written by the gguf library in shards; named by any of them; one that is missing is said."
-    original = models.load("tiny-llama", dtype="float32", device="cpu")
+    original = models.load_model("tiny-llama", dtype="float32", device="cpu")
     write_gguf(tmp_path / "tiny.gguf", original.model, original.tokenizer, tensors=8)
     files = sorted(tmp_path.glob("*.gguf"))
     assert [path.name for path in files] == [f"tiny-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
-    loaded = models.load(str(files[1]), dtype="float32", device="cpu")
+    loaded = models.load_model(str(files[1]), dtype="float32", device="cpu")
     np.testing.assert_allclose(nll(loaded), nll(original), rtol=0, atol=1e-5)
     assert loaded.name == str(files[0])
     assert models.weights_hash(models.from_gguf(files[2], torch.float32)[0]) == loaded.revision
     assert models.load_tokenizer(str(files[0]))(TEXT).input_ids == original.tokenizer(TEXT).input_ids
     files[2].unlink()
     with pytest.raises(language_model.ModelError, match=r"1 are missing \(tiny-00003-of-00003.gguf\)"):
-        models.load(str(files[0]), dtype="float32", device="cpu")
+        models.load_model(str(files[0]), dtype="float32", device="cpu")

@@ -19,7 +19,7 @@ def test_psychling_records(tmp_path):
     "participant_id and rt, quantities with their unit, pictures as placeholders."
     folder = lines(tmp_path / "lexical2024", *({"text": f"You see <image>. It took you <<{240 + n}>> ms. Word? <<{'yn'[n % 2]}>>", "experiment": "exp1", "participant_id": n, "rt": [500, 600], "age": 20 + n}
                                                for n in range(4)))
-    dataset = data.load(folder)
+    dataset = data.load_data(folder)
     assert [one.participant for one in dataset] == ["0", "1", "2", "3"] and dataset[0].reaction_times == (500, 600)
     assert dataset[0].continuous == [True, False] and inputs.distinct_responses(dataset) == {("lexical2024", "exp1"): ["n", "y"]}
     assert set(participants.people(dataset)["age"]) == {20, 21, 22, 23}
@@ -29,12 +29,12 @@ def test_psychling_records(tmp_path):
 
 def test_ratings_are_no_choices_where_the_study_says_so(tmp_path):
     folder = lines(tmp_path / "ratings2024", *({"text": f"How good? <<{n}>> And this? <<{n % 3}>>", "experiment": "exp1", "participant": n} for n in range(5)))
-    assert inputs.distinct_responses(data.load(folder))["ratings2024", "exp1"] == ["0", "1", "2", "3", "4"]
+    assert inputs.distinct_responses(data.load_data(folder))["ratings2024", "exp1"] == ["0", "1", "2", "3", "4"]
     (folder / "study.toml").write_text('response = "number"')
-    assert inputs.distinct_responses(data.load(folder))["ratings2024", "exp1"] == [] and {one.response_kind for one in data.load(folder)} == {"number"}
+    assert inputs.distinct_responses(data.load_data(folder))["ratings2024", "exp1"] == [] and {one.response_kind for one in data.load_data(folder)} == {"number"}
     data.convert(folder, tmp_path / "archive")
-    assert {one.response_kind for one in data.load(tmp_path / "archive")} == {"number"}
-    again = data.from_datasets(data.to_datasets(data.load(folder)), print)
+    assert {one.response_kind for one in data.load_data(tmp_path / "archive")} == {"number"}
+    again = data.from_datasets(data.to_datasets(data.load_data(folder)), print)
     assert {one.response_kind for one in again} == {"number"}
 
 
@@ -44,7 +44,7 @@ CHAT = [{"role": "system", "content": "You choose."}, {"role": "user", "content"
 def test_chats(tmp_path):
     "The assistant's turns are responses; who says nobody is told by a hint, what is no turn is an error with its line."
     folder = lines(tmp_path / "chats2024", {"messages": CHAT}, {"messages": CHAT[:3], "participant": "p9", "experiment": "exp2"}, {"messages": [{"role": "user"}]})
-    dataset = data.load(folder, on_error="collect")
+    dataset = data.load_data(folder, on_error="collect")
     assert [(one.text, one.responses, one.participant, one.experiment) for one in dataset] == [
         ("You choose.\n\nJ or F?\n\n<<J>>\n\nYou win.\nJ or F?\n\n<<F>>", ["J", "F"], "1", "chats2024"), ("You choose.\n\nJ or F?\n\n<<J>>", ["J"], "p9", "exp2")]
     assert [(problem.line, problem.field) for problem in dataset.problems] == [(3, "messages")]
@@ -52,7 +52,7 @@ def test_chats(tmp_path):
     assert [(one.kind, one.line) for one in found.findings() if one.level != "hint"] and found.studies[0].totals["nobody"] == 1
     turns = [{"role": "user", "content": "J or F?"}, {"role": "assistant", "content": " F\n"}, {"role": "user", "content": "Now <<x>>"}, {"role": "assistant", "content": "You press <<J>>."}]
     folder = lines(tmp_path / "marked2024", {"messages": turns}, {"messages": [{"role": "user", "content": "J or F? Next >>"}, turns[1], turns[3]]})
-    (problem,), (one,) = (dataset := data.load(folder, on_error="collect")).problems, dataset
+    (problem,), (one,) = (dataset := data.load_data(folder, on_error="collect")).problems, dataset
     assert problem.line == 1 and "holds markers in a turn that is not the assistant's ('Now <<x>>')" in problem.message
     assert (one.responses, one.text) == (["F", "J"], "J or F? Next >>\n\n <<F>>\n\n\nYou press <<J>>.")
 
@@ -80,8 +80,8 @@ def table(folder, content=TABLE, spec=SPEC):
 def test_a_table_of_trials(tmp_path, capsys):
     "Told by its template, scored by the command line; the same study whether it is given alone or with others."
     folder = table(tmp_path / "studies" / "decks2024")
-    dataset = data.load(folder)
-    assert len(dataset) == 6 and {len(one.spans) for one in dataset} == {2} and data.load(tmp_path / "studies").transcripts == dataset.transcripts
+    dataset = data.load_data(folder)
+    assert len(dataset) == 6 and {len(one.spans) for one in dataset} == {2} and data.load_data(tmp_path / "studies").transcripts == dataset.transcripts
     first = dataset[0]
     assert first.text == "You choose between two machines.\n\nJ or F? You press <<J>>. You win 0.50.\nJ or F? You press <<J>>. You win 6.50.\n"
     assert (first.study, first.experiment, first.participant, first.reaction_times, first.metadata) == ("decks2024", "0", "0", (300, 306), {"age": "20"})
@@ -89,7 +89,7 @@ def test_a_table_of_trials(tmp_path, capsys):
     assert data.studies(folder).set_index("study").loc["decks2024", "domain"] == "Risky Choice"
     assert main(["score", "tiny-llama", "--data", str(folder), "--output", str(tmp_path / "out")]) == 0
     lines(tmp_path / "studies" / "other2024", {"text": "<<J>>", "experiment": "e", "participant": 1})
-    assert set(data.by_study(data.load(tmp_path / "studies"))) == {"decks2024", "other2024"}
+    assert set(data.by_study(data.load_data(tmp_path / "studies"))) == {"decks2024", "other2024"}
 
 
 @pytest.mark.parametrize("content, spec, message", [
@@ -104,6 +104,6 @@ def test_a_table_of_trials(tmp_path, capsys):
 def test_a_table_that_cannot_be_told(tmp_path, content, spec, message):
     folder = table(tmp_path / "decks2024", content, spec)
     with pytest.raises(DataError) as error:
-        data.load(folder)
+        data.load_data(folder)
     assert message in str(error.value)
     assert check(folder).status() == 1

@@ -66,7 +66,7 @@ def scored(tmp_path_factory) -> Path:
     "A store with two tiny models and two baselines."
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma", "baseline:marginal", "baseline:uniform"):
-        scoring.score(name, data.load("sample", transcripts=2), folder, progress="none")
+        scoring.score(name, data.load_data("sample", transcripts=2), folder, progress="none")
     return folder
 
 
@@ -270,9 +270,9 @@ def test_the_export_check_finds_an_edited_module(tmp_path, monkeypatch):
 
 
 def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
-    "nbdev-test runs many notebooks in one process; those after 06b_attention are to test the package, not that notebook."
+    "nbdev-test runs many notebooks in one process; those after likelihood.attention are to test the package, not that notebook."
     code = ("from pathlib import Path\nfrom nbdev.test import test_nb\nimport torch\nfrom transformers import AttentionInterface, AttentionMaskInterface\n"
-            "from psych201 import attention\n"
+            "from psych201.likelihood import attention\n"
             "assert test_nb(Path('nbs/likelihood/01_attention.ipynb'))[0] and test_nb(Path('nbs/likelihood/00_attention_kernels.ipynb'))[0]\n"
             "assert AttentionInterface()[attention.NAME] is attention.attend_layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
             "assert torch.is_grad_enabled()")

@@ -18,8 +18,8 @@ def effects(tmp_path_factory) -> dict:
     organism.write_held_out(folder / "people", 60, seed=9000)
     for name in models.SHIPPED:
         for rule in ("span", "paper"):
-            scoring.score(models.load(name, device="cpu"), data.load(folder / "people"), folder / "scores", rule=rule, progress="none")
-    table = stats.effects_by_arm(folder / "scores", models.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
+            scoring.score(models.load_model(name, device="cpu"), data.load_data(folder / "people"), folder / "scores", rule=rule, progress="none")
+    table = stats.robustness_checks(folder / "scores", models.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
     return {(row["post"], row["arm"]): row for row in table.iter_rows(named=True)}
 
 
@@ -37,7 +37,7 @@ def test_post_training_to_people_is_more_human_like(effects, arm):
 
 def test_shipped_models_are_small_and_described():
     for name in models.SHIPPED:
-        model = models.load(name, device="cpu")
+        model = models.load_model(name, device="cpu")
         size = sum(path.stat().st_size for path in models.shipped_folder(name).iterdir())
         assert size < 1e6 and not model.card.guessed and model.card.size_b < 0.001
 

@@ -31,7 +31,7 @@ def test_participants_are_people_not_numbers(tmp_path):
     "The same id in two experiments of a study is two people."
     people = [datasets.Transcript("Say <<J>>.", "s", f"exp{n}", "1", n) for n in range(2)]
     assert data.summarise(people)["participants"].tolist() == [2]
-    scoring.score(models.load("tiny-llama", device="cpu"), data.Dataset(people), tmp_path, progress="none")
+    scoring.score(models.load_model("tiny-llama", device="cpu"), data.Dataset(people), tmp_path, progress="none")
     assert stats.mean_nll(store.read_scores(tmp_path))["participants"].to_list() == [2]
 
 
@@ -43,9 +43,9 @@ def test_rules_and_formats_are_not_mixed():
 
 
 def test_models_that_were_scored_differently_are_said_to_be(tmp_path):
-    sample = data.load("sample", transcripts=1)
-    scoring.score(models.load("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
-    scoring.score(models.load("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
+    sample = data.load_data("sample", transcripts=1)
+    scoring.score(models.load_model("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
+    scoring.score(models.load_model("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
     conditions = store.read_conditions(tmp_path)
     warning = stats.differing(conditions, ["tiny-llama", "tiny-gemma"])
     assert "dtype (bfloat16; float32)" in warning and "max_tokens (300; 4096)" in warning and "torch" not in warning

@@ -49,7 +49,7 @@ def rows(folder) -> list[tuple]:
 
 @pytest.fixture(scope="session")
 def tiny() -> models.LanguageModel:
-    return models.load("tiny-llama", dtype="float32", device="cpu")
+    return models.load_model("tiny-llama", dtype="float32", device="cpu")
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def run_score(scorer, transcripts, folder, **options):
 PROCESS = """
 import random, sys
 sys.path.insert(0, "tests")
-from test_store import Limits, dataset, models, score
-model, people = models.load("tiny-llama", device="cpu"), dataset(int(sys.argv[2]), sys.argv[3])
+from test_store import Limits, dataset, models, scoring
+model, people = models.load_model("tiny-llama", device="cpu"), dataset(int(sys.argv[2]), sys.argv[3])
 if "wait" in sys.argv: print("ready", flush=True); sys.stdin.readline()
-score.score(model, people, sys.argv[1], progress="none", limits=Limits(int(sys.argv[4])))
+scoring.score(model, people, sys.argv[1], progress="none", limits=Limits(int(sys.argv[4])))
 """
 
 
@@ -82,7 +82,7 @@ def process(*words, wait: bool = False) -> subprocess.Popen:
 def undisturbed(tmp_path_factory):
     "The rows of 60 transcripts scored without disturbance."
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_score(models.load("tiny-llama", device="cpu"), dataset(60), folder)
+    run_score(models.load_model("tiny-llama", device="cpu"), dataset(60), folder)
     return rows(folder)
 
 
@@ -189,7 +189,7 @@ def test_two_processes_on_one_store(tmp_path, other):
 
 def test_two_processes_with_different_dtypes_do_not_mix(tmp_path, scorer):
     "Both began on an empty store; the second to save is refused."
-    other = LanguageModelScorer(models.load("tiny-llama", "bfloat16", "cpu"))
+    other = LanguageModelScorer(models.load_model("tiny-llama", "bfloat16", "cpu"))
     first = store.Run(tmp_path, scorer.name, scorer.identity())
     second = store.Run(tmp_path, other.name, other.identity())
     (one,) = dataset(1)
@@ -335,7 +335,7 @@ def test_the_configuration_of_a_folder_is_part_of_the_identity(tmp_path, tiny):
     folder = tmp_path / "mine"
     tiny.model.save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
-    identity = lambda: LanguageModelScorer(models.load(str(folder), "float32", "cpu")).identity().must
+    identity = lambda: LanguageModelScorer(models.load_model(str(folder), "float32", "cpu")).identity().must
     config, first = json.loads((folder / "config.json").read_text()), identity()
     for change in ({"rms_norm_eps": 1e-2}, {"hidden_act": "relu"}, {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}):
         (folder / "config.json").write_text(json.dumps(config | change))
@@ -630,7 +630,7 @@ def test_options_of_models_that_keep_their_own_attention(tiny, capsys):
     "The same numbers, read one by one."
     transcript = Transcript("You say <<twelve points>>, then <<J>>, <<ten>>.", "wulff2020", "exp1", "7")
     options = choose_options([transcript], tiny.tokenizer, "all")
-    theirs = models.load("tiny-llama", dtype="float32", device="cpu")
+    theirs = models.load_model("tiny-llama", dtype="float32", device="cpu")
     theirs.model.set_attn_implementation("eager")
     one, other = (LanguageModelScorer(model, options=options).score([transcript]) for model in (tiny, theirs))
     np.testing.assert_allclose(one["option_logprobs"].to_list(), other["option_logprobs"].to_list(), atol=1e-4)

@@ -236,7 +236,7 @@ def test_a_cut_never_splits_a_response(text, limit):
 
 def test_rule_paper_misses_what_its_notebook_says():
     "Two answers whose closing marker is one token with what follows: one span of both, or none."
-    model = models.load("tiny-llama", device="cpu")
+    model = models.load_model("tiny-llama", device="cpu")
     text = "Round 1: you play machine <<J>>. Round 2: you play machine <<F>>."
     exact, found = encode(text, model.tokenizer), inputs.encode_paper(text, model.tokenizer)
     assert len(exact.start) == 2 > len(found.start)
@@ -267,7 +267,7 @@ def test_where_the_rules_differ_in_four_vocabularies():
 
 def test_which_response_a_published_span_stands_for(studies):
     "On real transcripts: what a span decodes to begins with its response; counts add up."
-    model = models.load("tiny-gemma", device="cpu")
+    model = models.load_model("tiny-gemma", device="cpu")
     for transcript in list(studies)[::400]:
         text = inputs.paper_text(transcript.text)
         found, responses = inputs.encode_paper(text, model.tokenizer), [text[a:b] for a, b in find_responses(text)]

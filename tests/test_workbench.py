@@ -436,16 +436,16 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, sent):
 
 HALF_BUILT = """
 import os, signal, sys
-from psych201 import workbench
+from psych201.workbench import cli
 class Half:
     def __del__(self): raise AttributeError("not yet built")
 def interrupted(_):
     half = Half(); half.itself = half
     exec("os.kill(os.getpid(), SENT)")
-interrupted.__doc__ = workbench.data_command.__doc__
-workbench.data_command = interrupted
+interrupted.__doc__ = cli.data_command.__doc__
+cli.data_command = interrupted
 sys.argv = ["psych201", "data", "sample"]
-raise SystemExit(workbench.main())
+raise SystemExit(cli.main())
 """
 
 

@@ -24,7 +24,7 @@ from .discovery import MOST_NESTED as MOST_NESTED
 from .discovery import is_leftover as is_leftover
 from .discovery import is_transcripts as is_transcripts
 from .discovery import is_generic as is_generic
-from .discovery import Room as Room
+from .discovery import Folder as Folder
 from .discovery import tree as tree
 from .discovery import StudyFiles as StudyFiles
 from .discovery import studies_of as studies_of
@@ -69,7 +69,7 @@ from .datasets import summarise as summarise
 from .datasets import Dataset as Dataset
 from .datasets import select as select
 from .datasets import sample_path as sample_path
-from .datasets import load as load
+from .datasets import load_data as load_data
 from .datasets import LazyDataset as LazyDataset
 from .datasets import open_data as open_data
 from .datasets import studies as studies

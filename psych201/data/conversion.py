@@ -111,7 +111,7 @@ Transcripts of psychological experiments: {transcripts:,} sessions of {participa
 `evaluation` holds of each study a tenth of the sessions, at most 100, drawn by a hash of seed ({seed}), study and participant: nobody, and no
 identical text, stands in both splits. Columns: study, experiment, participant, text, RTs (milliseconds, one a response, where a study has
 them), metadata (JSON: what else the record held), responses, characters, digest (of the text), row.
-{problems:,} records could not be read and are not in it (problems.csv). Read it with `psych201.data.datasets.load`, `datasets.load_dataset` or polars.
+{problems:,} records could not be read and are not in it (problems.csv). Read it with `psych201.load_data`, `datasets.load_dataset` or polars.
 
 Licences are those of the studies{licences}.
 """

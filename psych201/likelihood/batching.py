@@ -17,7 +17,7 @@ import torch
 # %% ../../nbs/likelihood/06_batching.ipynb #batching-import-own
 from ..inputs.tokens import Tokens
 from .logprobs import can_pack
-from .nll import ResponseScores, _runs, score_tokens
+from .nll import ResponseScores, _runs, response_nll
 
 # %% ../../nbs/likelihood/06_batching.ipynb #budget
 def token_budget(
@@ -74,9 +74,9 @@ def score_batch(
         for tokens in pack:
             _runs(tokens)
         if len(pack) > 1 and can_pack(model, pack[0].ids):
-            yield from split_scores(score_tokens(model, *join_texts(pack)), [len(tokens.start) for tokens in pack])
+            yield from split_scores(response_nll(model, *join_texts(pack)), [len(tokens.start) for tokens in pack])
         else:
-            yield from (score_tokens(model, tokens) for tokens in pack)
+            yield from (response_nll(model, tokens) for tokens in pack)
 
 # %% ../../nbs/likelihood/06_batching.ipynb #common
 def _agree(one: np.ndarray, other: np.ndarray) -> int:
@@ -120,7 +120,7 @@ def score_alike(
     found = []
     for shared, family in _families(texts, max(budget or 0, _ROOM)):
         if shared:
-            found += split_scores(score_tokens(model, *join_texts(family, shared), shared), [len(text.start) for text in family])
+            found += split_scores(response_nll(model, *join_texts(family, shared), shared), [len(text.start) for text in family])
         else:
             found += score_batch(model, family, budget)
     return found

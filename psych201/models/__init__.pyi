@@ -44,12 +44,12 @@ from .loading import is_whole as is_whole
 from .loading import pinned as pinned
 from .loading import shipped_folder as shipped_folder
 from .loading import load_weights as load_weights
-from .loading import load_words as load_words
+from .loading import load_tokenizer_files as load_tokenizer_files
 from .loading import own_code as own_code
 from .adapters import read_adapter as read_adapter
 from .adapters import base_of as base_of
 from .adapters import adapter_folder as adapter_folder
-from .adapters import has_words as has_words
+from .adapters import has_tokenizer as has_tokenizer
 from .adapters import adapter_hash as adapter_hash
 from .adapters import with_adapter as with_adapter
 from .compile import compile_layers as compile_layers
@@ -58,7 +58,7 @@ from .language_model import LanguageModel as LanguageModel
 from .language_model import weights_hash as weights_hash
 from .language_model import tokenizer_hash as tokenizer_hash
 from .language_model import load_tokenizer as load_tokenizer
-from .language_model import load as load
+from .language_model import load_model as load_model
 from .embeddings import TFIDF as TFIDF
 from .embeddings import MINILM as MINILM
 from .embeddings import encode as encode

@@ -115,7 +115,7 @@ def _check_adapter(base: str, adapter: str) -> str:
 
 # %% ../../nbs/models/01_names.ipynb #check-name
 def check_name(
-    name: str,  # as models.load takes it, or a baseline
+    name: str,  # as models.load_model takes it, or a baseline
 ) -> str:  # the name under which scores are stored; NAME=PLACE where the model is loaded from another place
     "The name of a model in its one spelling; raises `ModelError` if it can mean none."
     if name in _BUILT_IN:

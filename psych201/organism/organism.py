@@ -60,7 +60,7 @@ def write_sessions(
     people = draw_crowd(paradigm, n, seed) if kind == "crowd" else module.draw_participants(n, seed)
     simulate = module.simulate_best if kind == "optimal" else module.simulate
     trials = simulate(people, decisions or usual, seed + 1).groupby("participant", sort=False)
-    return [parse_record(module.record(person, rows), f"organism {paradigm}")
+    return [parse_record(module.to_record(person, rows), f"organism {paradigm}")
             for (_, person), (_, rows) in zip(people.iterrows(), trials)]
 
 # %% ../../nbs/organism/01_organism.ipynb #write-held-out
@@ -73,7 +73,7 @@ def write_held_out(
     for name, (module, decisions) in PARADIGMS.items():
         people = module.draw_participants(n, seed)
         trials = dict(list(module.simulate(people, decisions, seed + 1).groupby("participant")))
-        lines = [json.dumps(module.record(person, trials[person["participant"]], f"heldout_{name}")) for _, person in people.iterrows()]
+        lines = [json.dumps(module.to_record(person, trials[person["participant"]], f"heldout_{name}")) for _, person in people.iterrows()]
         (study := Path(folder) / f"heldout_{name}").mkdir(parents=True, exist_ok=True)
         (study / "prompts.jsonl").write_text("\n".join(lines) + "\n")
 

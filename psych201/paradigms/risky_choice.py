@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'GAMBLE', 'SURE', 'value', 'weight', 'draw_participants', 'simulate', 'simulate_best', 'describe',
-           'record']
+           'to_record']
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #import-numpy-as-np
 import numpy as np
@@ -106,7 +106,7 @@ def describe(
     return f"Choice {trial.trial + 1}. {' '.join(options)} You choose <<{gamble if trial.choice else sure}>>.\n"
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #record
-def record(
+def to_record(
     person: pd.Series,  # a row of draw_participants
     trials: pd.DataFrame,  # that person's rows of simulate
     study: str = "simulated2026riskychoice",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'TRIAL', 'draw_participants', 'choose', 'rescorla_wagner', 'simulate', 'count_evidence',
-           'simulate_best', 'tell', 'record']
+           'simulate_best', 'to_text', 'to_record']
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #import-numpy-as-np
 from collections.abc import Callable
@@ -103,7 +103,7 @@ Collect as many points as you can.
 TRIAL = "Round {round}: you play machine <<{letter}>>. It pays {paid}.\n"
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #tell
-def tell(
+def to_text(
     person: pd.Series,  # a row of draw_participants
     trials: pd.DataFrame,  # that person's rows of simulate
 ) -> str:
@@ -114,14 +114,14 @@ def tell(
     return INSTRUCTIONS.format(n_trials=len(trials), **person) + "".join(rounds)
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #record
-def record(
+def to_record(
     person: pd.Series,  # a row of draw_participants
     trials: pd.DataFrame,  # that person's rows of simulate
     study: str = "simulated2026bandit",
 ) -> dict:  # a record in the contribution layout: text, experiment, participant and metadata
     "The transcript of one simulated participant."
     return {
-        "text": tell(person, trials), "experiment": f"{study}/exp1", "participant": int(person["participant"]),
+        "text": to_text(person, trials), "experiment": f"{study}/exp1", "participant": int(person["participant"]),
         "simulated_with": {"model": "Rescorla-Wagner learner, softmax choice",
                            "learning_rate": round(person["learning_rate"], 4),
                            "inverse_temperature": round(person["inverse_temperature"], 4)},

@@ -50,7 +50,7 @@ from .rescoring import bound_of as bound_of
 from .rescoring import largest_move as largest_move
 from .rescoring import check_shard as check_shard
 from .rescoring import unproved as unproved
-from .rescoring import prove as prove
+from .rescoring import verify_by_rescoring as verify_by_rescoring
 from .rescoring import evenly as evenly
 from .rescoring import precision_moves as precision_moves
 from .rescoring import check_precision as check_precision

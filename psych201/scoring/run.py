@@ -30,11 +30,11 @@ from ..models.language_model import LanguageModel
 from .baselines import make_baseline
 from .language_model import LanguageModelScorer
 from .plan import Plan, announce_format, announce_options, announce_work, estimate_tokens, make_plan
-from .rescoring import prove
+from .rescoring import verify_by_rescoring
 from .scorer import Scorer, stream
 from ..settings import load_settings
 from ..store.atomic import locked
-from ..store.prune import forget, note_people, outdated
+from ..store.prune import note_people, outdated, remove_transcripts
 from ..store.read import summarise_scores
 from ..store.write import Run, describe, drop_hidden, save_shard
 from ..transcripts import Transcript
@@ -48,13 +48,13 @@ def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, 
 
 # %% ../../nbs/scoring/10_run.ipynb #make-scorer
 def make_scorer(
-    name: str,  # a model as models.load takes it, or a baseline
+    name: str,  # a model as models.load_model takes it, or a baseline
     dataset: Dataset,  # from whose responses a baseline takes its options
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
     options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
     rule: str = "span",  # how the tokens of responses are found; one of published.RULES
-    **how,  # dtype, device, revision; see models.load
+    **how,  # dtype, device, revision; see models.load_model
 ) -> Scorer:
     "The scorer that a name stands for."
     check_format(format)
@@ -64,7 +64,7 @@ def make_scorer(
         if (format, rule) != ("plain", "span"):
             raise ValueError(f"A baseline reads no text, so it knows the format plain and the rule span only, not {format!r} and {rule!r}.")
         return make_baseline(name, dataset.whole)
-    return _with_options(models.load(name, **how), dataset, format, max_tokens, options, rule)
+    return _with_options(models.load_model(name, **how), dataset, format, max_tokens, options, rule)
 
 # %% ../../nbs/scoring/10_run.ipynb #progress-bar
 def _bar(kind: str, title: str, total: int):
@@ -153,7 +153,7 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
     "Counts stored transcripts that the data no longer hold, and forgets them if that is wanted."
     for study, keys in old.items():
         if prune:
-            forget(run, keys)
+            remove_transcripts(run, keys)
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in the data and were forgotten.")
         else:
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in these data; they still count in figures. If "
@@ -196,7 +196,7 @@ def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress)
 # %% ../../nbs/scoring/10_run.ipynb #score-2
 def score(
     scorer: Scorer | LanguageModel | str,  # or the name of a model or baseline
-    dataset: Dataset | LazyDataset | str | list[str] = "sample",  # or sources, as data.load takes them
+    dataset: Dataset | LazyDataset | str | list[str] = "sample",  # or sources, as data.load_data takes them
     store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
@@ -219,7 +219,7 @@ def score(
     run = Run(Path(store), scorer.name, scorer.identity())
     old = outdated(run, dataset.whole, by_study(dataset))
     plan = make_plan(scorer, run, dataset, restart, set().union(*old.values()) if prune else ())
-    if checked := prove(scorer, run, plan.stay):
+    if checked := verify_by_rescoring(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
     _announce_outdated(run, old, prune, say)
     announce_options(scorer, plan, dataset, say)
@@ -240,5 +240,5 @@ def example_store() -> str:  # its folder
 
     folder = mkdtemp()
     for name in ("tiny-llama", "tiny-gemma"):
-        score(models.load(name), data.load("sample", transcripts=1), folder, progress="none")
+        score(models.load_model(name), data.load_data("sample", transcripts=1), folder, progress="none")
     return folder

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from .means import RESPONSE, check_one
-from .paired import paired_responses, people_interval
+from .paired import paired_responses, participant_interval
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #accuracy
 def accuracy(
@@ -69,7 +69,7 @@ def _ratio(people: pl.DataFrame, level: float) -> dict:
     if some.is_empty() or len(some) < len(people):
         return {"r2": 1 - people["nll"].sum() / some["nll_baseline"].sum() if len(some) else None}
     saved, weight = 1 - some["nll"].to_numpy() / some["nll_baseline"].to_numpy(), some["nll_baseline"].to_numpy()
-    found = people_interval(saved, weight, level)
+    found = participant_interval(saved, weight, level)
     return {"r2": float(np.average(saved, weights=weight)), **{name: found[name] for name in ("low", "high", "interval")}}
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #as-models

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 # %% ../../nbs/stats/09_calibration.ipynb #imports-2
 from .means import check_one
-from .paired import people_interval
+from .paired import participant_interval
 
 # %% ../../nbs/stats/09_calibration.ipynb #arrays
 class Choices(NamedTuple):
@@ -146,7 +146,7 @@ def _part(name: str, values: np.ndarray, person: np.ndarray, level: float) -> di
     if not len(values) or np.isnan(values).any():
         return dict.fromkeys(names)
     _, who, n = np.unique(person, return_inverse=True, return_counts=True)
-    reach = people_interval(np.bincount(who, values) / n, n, level)
+    reach = participant_interval(np.bincount(who, values) / n, n, level)
     return dict(zip(names, (float(values.mean()), reach["low"], reach["high"])))
 
 # %% ../../nbs/stats/09_calibration.ipynb #temperature-split-schema

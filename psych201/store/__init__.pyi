@@ -25,7 +25,7 @@ from .write import describe as describe
 from .write import check_together as check_together
 from .write import shard_path as shard_path
 from .write import write_shard as write_shard
-from .write import take_out as take_out
+from .write import rewrite_without as rewrite_without
 from .write import drop_hidden as drop_hidden
 from .write import missing_from as missing_from
 from .write import save_shard as save_shard
@@ -38,7 +38,7 @@ from .read import read_scores as read_scores
 from .read import read_conditions as read_conditions
 from .read import summarise_scores as summarise_scores
 from .prune import outdated as outdated
-from .prune import forget as forget
+from .prune import remove_transcripts as remove_transcripts
 from .prune import note_people as note_people
 from .prune import two_versions as two_versions
 from .prune import version_notes as version_notes

@@ -10,7 +10,7 @@ from .analysis import scored_models as scored_models
 from .analysis import scored_pairs as scored_pairs
 from .analysis import why_no_effect as why_no_effect
 from .analysis import why_no_format as why_no_format
-from .analysis import put_otherwise as put_otherwise
+from .analysis import changed_by_format as changed_by_format
 from .analysis import save_tables as save_tables
 from .runner import WorkbenchError as WorkbenchError
 from .runner import analyses_folder as analyses_folder
@@ -40,3 +40,4 @@ from .data_commands import describe_command as describe_command
 from .data_commands import check_command as check_command
 from .data_commands import convert_command as convert_command
 from .data_commands import new_command as new_command
+from .cli import main as main

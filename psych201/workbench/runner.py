@@ -197,7 +197,7 @@ def copy_name(
 
 # %% ../../nbs/workbench/02_runner.ipynb #score-models
 def score_models(
-    names: Iterable[str],  # models; see models.load
+    names: Iterable[str],  # models; see models.load_model
     output: str | Path,  # folder: scores/ and notebooks/ go into it
     verbose: bool = True,
     **parameters,  # further parameters of nbs/analyses/score_model.ipynb
