@@ -1,2 +1,5 @@
 "How human-like is a language model? Scores transcripts of psychological experiments, response by response."
+import lazy_loader
+
 __version__ = "0.1.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from psych201 import data, figures
-from psych201.models.embeddings import TFIDF, experiment_map
+from psych201.models.embeddings import experiment_map
+from psych201.models.names import TFIDF
 from psych201.downloads import DownloadError
 from psych201.workbench.cli import main
 

@@ -90,14 +90,13 @@ def face_faults() -> list[str]:
 def reference_faults() -> list[str]:
     "References in notebooks to notebooks, modules and functions that are not there."
     placed, wrong = ranks(), []
-    known = {name.rpartition(".")[2] for name in placed}
     for path in sorted(Path("nbs").rglob("*.ipynb")):
         for cell in nbformat.read(path, 4).cells:
             wrong += [f"{path}: {name} is the name of a flat module" for name in FLAT.findall(cell.source)]
             for room, name, more in NAMED.findall(cell.source):
                 module = Path("psych201", room, f"{name}.py")
-                there = name in face(room) or module.exists() and (not more or more in public(module))
-                wrong += [] if there or name in known else [f"{path}: there is no {room}.{name}"]
+                there = name in face(room) or f"{room}.{name}" in placed and (not more or more in public(module))
+                wrong += [] if there else [f"{path}: there is no {room}.{name}" + f".{more}" * bool(more)]
             if cell.cell_type == "markdown":
                 wrong += [f"{path}: the link {link} leads nowhere" for link in LINK.findall(cell.source)
                           if not (path.parent / link).exists()]

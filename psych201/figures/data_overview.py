@@ -17,7 +17,7 @@ from ..downloads import DownloadError
 from .demographics import AS_PUBLISHED, draw_people, published_data_set
 from .style import GREY, PAGE, TYPES, mosaic
 from .world_map import draw_world
-from ..models.embeddings import MINILM, TFIDF
+from ..models.names import MINILM, TFIDF
 from ..reference import DOMAINS
 
 # %% ../../nbs/figures/13_data_overview.ipynb #looks

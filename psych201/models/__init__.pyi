@@ -14,6 +14,8 @@ from .cards import card as card
 from .cards import pairs as pairs
 from .cards import pairs_among as pairs_among
 from .names import TINY_NAMES as TINY_NAMES
+from .names import MINILM as MINILM
+from .names import TFIDF as TFIDF
 from .names import BASELINE_NAMES as BASELINE_NAMES
 from .names import did_you_mean_model as did_you_mean_model
 from .names import published_copy as published_copy
@@ -59,8 +61,6 @@ from .language_model import weights_hash as weights_hash
 from .language_model import tokenizer_hash as tokenizer_hash
 from .language_model import load_tokenizer as load_tokenizer
 from .language_model import load_model as load_model
-from .embeddings import TFIDF as TFIDF
-from .embeddings import MINILM as MINILM
 from .embeddings import encode as encode
 from .embeddings import fetch_encoder as fetch_encoder
 from .embeddings import load_encoder as load_encoder
