@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from psych201.likelihood.attention import use_own_attention
-from psych201 import data, inputs, models, paradigms
+from psych201 import data, inputs, models
 from psych201.paradigms import two_armed_bandit
 from psych201.likelihood.nll import response_nll
 from psych201.scoring.language_model import LanguageModelScorer
@@ -30,7 +30,7 @@ torch.set_grad_enabled(False)
 def session(tokenizer, tokens: int, seed: int = 1) -> Transcript:
     "A simulated session of at most so many tokens, in whole rounds."
     people = two_armed_bandit.draw_participants(1, seed)
-    text = paradigms.to_text(people.iloc[0], two_armed_bandit.simulate(people, tokens // 12, seed))
+    text = two_armed_bandit.to_text(people.iloc[0], two_armed_bandit.simulate(people, tokens // 12, seed))
     rounds = text.splitlines(keepends=True)
     lengths = np.cumsum([len(ids) for ids in tokenizer(rounds, add_special_tokens=False).input_ids])
     return Transcript("".join(rounds[: int(np.searchsorted(lengths, tokens - 2))]), "bench", "exp1", str(seed))
@@ -172,7 +172,7 @@ def requests(model: str, responses: int, sampled: int, batch: int, tool: str) ->
     "Seconds for all responses of a session, one request a response, from evenly spread ones; and ours for the whole session."
     one, theirs = load(model, "float32"), load(model, "float32", own=False)
     people = two_armed_bandit.draw_participants(1, 1)
-    transcript = Transcript(paradigms.to_text(people.iloc[0], two_armed_bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
+    transcript = Transcript(two_armed_bandit.to_text(people.iloc[0], two_armed_bandit.simulate(people, responses, 1)), "bench", "exp1", "1")
     places = np.linspace(0, responses - 1, sampled).round().astype(int)
     asked = [(transcript.text[:begin], transcript.text[begin:end]) for begin, end in (transcript.spans[place] for place in places)]
     groups = [asked[begin : begin + batch] for begin in range(0, len(asked), batch)]

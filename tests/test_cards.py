@@ -4,7 +4,6 @@ import re
 import pytest
 
 from psych201 import data, errors, models, reference, scoring, store, workbench
-from psych201.models import language_model
 from psych201.store import read
 from psych201.workbench import cli
 from psych201.models.weights import make_tiny
@@ -22,21 +21,21 @@ def copies(tmp_path):
 
 @pytest.mark.parametrize("name", reference.published_models()["model"])
 def test_every_published_model_has_a_card(name):
-    card = language_model.card(name)
+    card = models.card(name)
     assert not card.guessed and card.type in models.MODEL_TYPES and card.generation >= 1.5 and card.context >= 4_096
     assert models.check_name(name) == name
 
 
 def test_pairs_have_cards_and_caveats():
-    table = language_model.pairs()
+    table = models.pairs()
     assert table["type"].isin(["instruct", "reasoning", "vision", "code", "math", "behavioural"]).all()
     assert table.duplicated(["post", "base"]).sum() == 0
     published = table[table["source"] == "published"]
     assert len(published) == 65 and (published["note"] != "").sum() == (reference.published_pairs()["note"] != "").sum()
-    assert not language_model.pairs(same_size=True)["post"].str.contains("Qwen3-VL-32B|Qwen3-VL-2B|11B-Vision|90B-Vision").any()
-    assert len(language_model.pairs(same_size=True)) == table["same_size"].sum() < len(table)
-    vision = language_model.pairs(type="vision")
-    assert set(vision["post"]) == {post for post in table["post"] if language_model.card(post).type == "vision"}
+    assert not models.pairs(same_size=True)["post"].str.contains("Qwen3-VL-32B|Qwen3-VL-2B|11B-Vision|90B-Vision").any()
+    assert len(models.pairs(same_size=True)) == table["same_size"].sum() < len(table)
+    vision = models.pairs(type="vision")
+    assert set(vision["post"]) == {post for post in table["post"] if models.card(post).type == "vision"}
 
 
 def test_copies_in_folders_are_a_published_pair(copies, tmp_path, capsys):
@@ -81,7 +80,7 @@ def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
     assert workbench.scored_pairs("out/scores") == [("tuned", "Qwen/Qwen3-0.6B-Base")]
     assert {run["model"]: run["card"]["type"] for run in store.read_runs("out/scores")} == {"tuned": "behavioural", "Qwen/Qwen3-0.6B-Base": "base"}
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,models/my-finetune,instruct\n")
-    assert language_model.card("tuned").type == "instruct" and language_model.card("tuned").family == "my-finetune" and workbench.scored_pairs("out/scores") == []
+    assert models.card("tuned").type == "instruct" and models.card("tuned").family == "my-finetune" and workbench.scored_pairs("out/scores") == []
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,nowhere,instruct\n")
     with pytest.raises(errors.ModelError, match="no folder nowhere"):
         models.load_model("tuned")

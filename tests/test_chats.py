@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from psych201 import data, inputs, models
 from psych201.inputs import chats
-from psych201.models import language_model
 from psych201.inputs.pieces import readings_digest
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
@@ -144,7 +143,7 @@ def test_a_system_prompt_or_none(style):
 def test_digests_tell_chats_apart(style, same):
     "Only formats that come to the same with a template have the same digest."
     named = {}
-    for name in inputs.CHATS:
+    for name in inputs.of_kind("chat"):
         named.setdefault(readings_digest(inputs.format_readings(BANDIT, name, TOKENIZERS[style])), set()).add(name)
     assert [names for names in named.values() if len(names) > 1 and not names <= same | {"chat_paper", "chat_no_thinking"}] == [] and len(named) >= 3
     assert any(same <= names for names in named.values())
@@ -192,7 +191,7 @@ def test_chats_are_scored_turn_by_turn(style):
     name = STYLES[style][0]
     model, tokenizer = make_tiny(name)[0], TOKENIZERS[style]
     model.resize_token_embeddings(len(tokenizer))
-    one = models.LanguageModel(model.eval().requires_grad_(False), tokenizer, language_model.card(name), "random", "own")
+    one = models.LanguageModel(model.eval().requires_grad_(False), tokenizer, models.card(name), "random", "own")
     rows = LanguageModelScorer(one, "chat").score([BANDIT])
     encoded = inputs.encode(inputs.chat(BANDIT, tokenizer), tokenizer)
     logits = model(torch.tensor(encoded.ids[: encoded.end[1]])[None]).logits[0].double().log_softmax(-1)

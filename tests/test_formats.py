@@ -11,7 +11,7 @@ from psych201.transcripts import Transcript
 from psych201.inputs.trials import find_trials
 
 TINY = {name: models.load_model(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
-TEXT = [name for name in inputs.FORMATS if name not in inputs.CHATS]  # formats without a template
+TEXT = [name for name in inputs.FORMATS if name not in inputs.of_kind("chat")]  # formats without a template
 SAMPLE = list(data.load_data("sample", transcripts=1))
 
 lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
@@ -45,7 +45,7 @@ def test_trials_cover_the_session_and_hold_each_response_once(text):
 
 
 @settings(max_examples=150)
-@given(sessions, st.sampled_from([*inputs.ABLATIONS, *set(inputs.WORDINGS) - set(inputs.RENAMING) - {"double_bos"}]))
+@given(sessions, st.sampled_from([*inputs.of_kind("ablation"), *set(inputs.of_kind("wording")) - {"renamed_options", "double_bos"}]))
 def test_every_text_format_keeps_every_response(text, name):
     transcript = session(text)
     readings = inputs.format_readings(transcript, name)
@@ -90,7 +90,7 @@ def test_options_follow_their_response():
 
     transcript, one = SAMPLE[0], TINY["tiny-llama"]
     options = choose_options([transcript], one.tokenizer)
-    for name in set(TEXT) - set(inputs.RENAMING):
+    for name in set(TEXT) - {"renamed_options"}:
         rows = LanguageModelScorer(one, name, options=options, prepared=inputs.prepare(name, SAMPLE)).score([transcript])
         given = [logprobs[list(options[transcript.study, transcript.experiment]).index(answer)] for answer, logprobs in zip(rows["response"], rows["option_logprobs"])]
         np.testing.assert_allclose(given, -rows["nll"].to_numpy(), atol=1e-5)
@@ -102,7 +102,7 @@ def test_digests_tell_formats_apart():
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.parametrize("name", inputs.ABLATIONS)
+@pytest.mark.parametrize("name", inputs.of_kind("ablation"))
 def test_ablations_by_the_published_rule(name):
     "Rule paper searches each reading; where no marker is glued to anything, what it finds belongs to the same responses."
     one, transcript = TINY["tiny-llama"], session("Choose J or F.\n\n" + "".join(f"Now <<{key}>> is it.\n" for key in "JFFJFJJ"))

@@ -11,7 +11,7 @@ import pytest
 
 from psych201 import data, scoring, store
 from psych201.models.cards import card
-from psych201.models.names import BASELINE_NAMES
+from psych201.catalogue import BASELINES
 from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
@@ -105,7 +105,7 @@ def test_an_analysis_runs(path, tmp_path, scored):
         table = pl.read_csv(tmp_path / name)
         assert len(table) == length and {"participants", "responses", *columns} <= set(table.columns)
     if path.stem == "controls":
-        _of_controls(tmp_path, 2 * 6 + len(BASELINE_NAMES), 2)
+        _of_controls(tmp_path, 2 * 6 + len(BASELINES), 2)
         shared, sensitivity = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("shared", "sensitivity"))
         assert shared["responses"].to_list() == [80, 48] and sensitivity.select("subject", "format").n_unique() == 10
     if path.stem == "chance":
@@ -289,5 +289,5 @@ def test_controls_on_real_studies(studies_path, packaged, tmp_path):
     given = {"models": models, "sources": [str(studies_path)], "studies": ["franke2024bayesian", "thoma2025riskychoice"], "transcripts": 2,
              "draws": 100, "output": str(tmp_path)}
     assert errors(run_notebook("controls", tmp_path / "done.ipynb", given, verbose=False)) == []
-    means = _of_controls(tmp_path, 2 * 6 + len(BASELINE_NAMES), 2)
+    means = _of_controls(tmp_path, 2 * 6 + len(BASELINES), 2)
     assert means.filter(model="gemma-3-270m").select(pl.all_horizontal(pl.col("low") < pl.col("mean_nll"), pl.col("mean_nll") < pl.col("high")).all()).item()

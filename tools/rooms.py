@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-TOP = ["settings", "errors", "transcripts", "reference", "downloads"]  # modules that every room may use, in order
+TOP = ["settings", "errors", "transcripts", "reference", "downloads", "catalogue"]  # modules that every room may use, in order
 ORDER = ["paradigms", "participants", "data", "contribute", "inputs", "likelihood", "models", "store", "scoring", "stats",
          "figures", "workbench", "organism"]  # a room imports from those before it
 NUMBERED = re.compile(r"(\d\d)_(\w+)\.ipynb$")

@@ -6,6 +6,7 @@ from .pieces import as_readings as as_readings
 from .pieces import check_readings as check_readings
 from .pieces import pieces_digest as pieces_digest
 from .pieces import readings_digest as readings_digest
+from .pieces import plain as plain
 from .tokens import Closing as Closing
 from .tokens import Tokens as Tokens
 from .tokens import first_tokens as first_tokens
@@ -36,14 +37,12 @@ from .options import option_counts as option_counts
 from .options import choose_options as choose_options
 from .options import check_options as check_options
 from .ablations import MISLEADING as MISLEADING
-from .ablations import ABLATIONS as ABLATIONS
 from .ablations import no_instructions as no_instructions
 from .ablations import history_only as history_only
 from .ablations import no_history as no_history
 from .ablations import shuffled_history as shuffled_history
 from .ablations import misleading as misleading
 from .personas import PERSONA_FIELDS as PERSONA_FIELDS
-from .personas import PERSONAS as PERSONAS
 from .personas import known_fields as known_fields
 from .personas import interview as interview
 from .personas import behind as behind
@@ -57,7 +56,6 @@ from .personas import donors as donors
 from .personas import persona_shuffled as persona_shuffled
 from .chats import DATE as DATE
 from .chats import THINKING as THINKING
-from .chats import CHATS as CHATS
 from .chats import turns as turns
 from .chats import check_template as check_template
 from .chats import chat as chat
@@ -68,8 +66,6 @@ from .chats import chat_no_system as chat_no_system
 from .perturbations import brackets as brackets
 from .perturbations import quotes as quotes
 from .perturbations import FRAME as FRAME
-from .perturbations import RENAMING as RENAMING
-from .perturbations import WORDINGS as WORDINGS
 from .perturbations import with_markers as with_markers
 from .perturbations import new_names as new_names
 from .perturbations import renamed_options as renamed_options
@@ -78,9 +74,10 @@ from .perturbations import trailing_space as trailing_space
 from .perturbations import double_bos as double_bos
 from .formats import FORMATS as FORMATS
 from .formats import GRID as GRID
-from .formats import plain as plain
+from .formats import of_kind as of_kind
 from .formats import check_format as check_format
 from .formats import format_and_rule as format_and_rule
+from .formats import renames_options as renames_options
 from .formats import check_format_with as check_format_with
 from .formats import compared_with as compared_with
 from .formats import prepare as prepare

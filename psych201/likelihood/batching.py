@@ -14,7 +14,6 @@ from itertools import groupby
 import numpy as np
 import torch
 
-# %% ../../nbs/likelihood/06_batching.ipynb #batching-import-own
 from ..inputs.tokens import Tokens
 from .logprobs import can_pack
 from .nll import ResponseScores, _runs, response_nll

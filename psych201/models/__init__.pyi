@@ -16,7 +16,6 @@ from .cards import pairs_among as pairs_among
 from .names import TINY_NAMES as TINY_NAMES
 from .names import MINILM as MINILM
 from .names import TFIDF as TFIDF
-from .names import BASELINE_NAMES as BASELINE_NAMES
 from .names import did_you_mean_model as did_you_mean_model
 from .names import published_copy as published_copy
 from .names import read_config as read_config

@@ -21,7 +21,7 @@ from .adapters import adapter_folder, adapter_hash, base_of, has_tokenizer, read
 from .cards import Card, card
 from .compile import compile_layers, is_compiled
 from .dtypes import DTYPES, is_mixed, quantised_as, to_mixed
-from .loading import Loading, find_device, load_weights, load_tokenizer_files, own_code, pinned
+from .loading import Loading, find_device, load_tokenizer_files, load_weights, own_code, pinned
 from .names import base_and_adapter, check_name, name_and_place
 from ..settings import load_settings
 

@@ -35,8 +35,7 @@ from .free_answer_baselines import NgramBaseline as NgramBaseline
 from .free_answer_baselines import Quantity as Quantity
 from .free_answer_baselines import quantity_of as quantity_of
 from .free_answer_baselines import DensityBaseline as DensityBaseline
-from .baselines import BASELINES as BASELINES
-from .baselines import Kind as Kind
+from .baselines import baseline_class as baseline_class
 from .baselines import describe_baselines as describe_baselines
 from .baselines import make_baseline as make_baseline
 from .plan import Plan as Plan

@@ -8,7 +8,7 @@ __all__ = ['CODE', 'baseline_identity', 'xlogx', 'weighted', 'few', 'Baseline', 
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #imports
 from collections import Counter
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import log
@@ -17,7 +17,7 @@ from math import log
 import polars as pl
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #imports-own
-from ..inputs.options import MOST_OPTIONS
+from ..inputs.options import MOST_OPTIONS, distinct_responses, option_counts
 from ..models.cards import card
 from .scorer import response_rows, source_hash
 from ..store.atomic import fingerprint
@@ -93,6 +93,11 @@ class UniformBaseline(Baseline):
     name: str = "baseline:uniform"
     card: dict = field(default_factory=lambda: vars(card("baseline:uniform")))
 
+    @classmethod
+    def fit(cls, transcripts: Sequence[Transcript]):
+        "The baseline of a whole data set."
+        return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts))
+
     def identity(self) -> Identity:
         return baseline_identity("log(number of options of a person)")
 
@@ -127,6 +132,11 @@ class MarginalBaseline(Baseline):
     sizes: dict[tuple[str, str], int]  # from option_counts
     name: str = "baseline:marginal"
     card: dict = field(default_factory=lambda: vars(card("baseline:marginal")))
+
+    @classmethod
+    def fit(cls, transcripts: Sequence[Transcript]):
+        "The baseline of a whole data set."
+        return cls(counts=response_counts(transcripts), sizes=option_counts(transcripts))
 
     def identity(self) -> Identity:
         return baseline_identity("frequency among other participants, half an answer added; log(number of options of a person) where these have their own")

@@ -17,9 +17,8 @@ import numpy as np
 import polars as pl
 
 # %% ../../nbs/scoring/02_language_model.ipynb #language-model-import-std-2
-from ..inputs.formats import check_format_with, format_readings
+from ..inputs.formats import check_format_with, format_readings, renames_options
 from ..inputs.paper_rule import check_rule, encode_by
-from ..inputs.perturbations import RENAMING
 from ..inputs.pieces import Reading, readings_digest
 from ..inputs.tokens import Tokens, cut
 from ..likelihood.batching import score_sessions
@@ -102,7 +101,7 @@ class LanguageModelScorer:
         check_rule(self.rule)
         if self.rule == "paper" and self.options:
             raise ValueError("Rule paper knows no options; leave them out, or take the rule span.")
-        if self.format in RENAMING and self.options:
+        if renames_options(self.format) and self.options:
             raise ValueError(f"In the format {self.format} options have other names; leave them out.")
 
     @property

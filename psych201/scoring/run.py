@@ -21,10 +21,9 @@ import polars as pl
 # %% ../../nbs/scoring/10_run.ipynb #import-os-2
 from ..data import datasets as data
 from ..data.datasets import Dataset, LazyDataset, by_study
-from ..inputs.formats import check_format, prepare
+from ..inputs.formats import check_format, prepare, renames_options
 from ..inputs.options import check_options, choose_options
 from ..inputs.paper_rule import check_rule
-from ..inputs.perturbations import RENAMING
 from ..models import language_model as models
 from ..models.language_model import LanguageModel
 from .baselines import make_baseline
@@ -43,7 +42,7 @@ from ..transcripts import Transcript
 def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, options: str, rule: str) -> LanguageModelScorer:
     "A language model as a scorer that knows the options of a data set; rule paper knows none, and where they are renamed they are not those."
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
-    known = {} if rule == "paper" or format in RENAMING else choose_options(dataset.whole, language_model.tokenizer, options)
+    known = {} if rule == "paper" or renames_options(format) else choose_options(dataset.whole, language_model.tokenizer, options)
     return LanguageModelScorer(language_model, format, limit, rule, known, prepared=prepare(format, dataset.whole))
 
 # %% ../../nbs/scoring/10_run.ipynb #make-scorer

@@ -7,7 +7,7 @@ __all__ = ['stays', 'stay_counts', 'RepeatBaseline', 'WinStayBaseline', 'Context
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from functools import cached_property
 import polars as pl
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-own
+from ..inputs.options import distinct_responses, option_counts
 from ..models.cards import card
 from .counting_baselines import UniformBaseline, baseline_identity, few, weighted, xlogx
 from .outcomes import read_outcomes
@@ -56,6 +57,11 @@ class RepeatBaseline(UniformBaseline):
     stay: dict[tuple[str, str], dict[str, Counter]] = field(default_factory=dict, repr=False)  # from stay_counts
     name: str = "baseline:repeat"
     card: dict = field(default_factory=lambda: vars(card("baseline:repeat")))
+
+    @classmethod
+    def fit(cls, transcripts: Sequence[Transcript]):
+        "The baseline of a whole data set."
+        return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts), stay=stay_counts(transcripts))
 
     def identity(self) -> Identity:
         return baseline_identity("the last answer again with the frequency of repetitions among other participants, half a case added; others alike")

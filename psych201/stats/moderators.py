@@ -18,7 +18,7 @@ from ..inputs.trials import find_trials
 from .ceiling import find_items
 from .intervals import people_of, strata_interval
 from .means import check_one
-from .paired import PAIRED_MEANS, participant_mean, paired_means
+from .paired import PAIRED_MEANS, paired_means, participant_mean
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/12_moderators.ipynb #places

@@ -1,4 +1,3 @@
-from .page import CAPTIONS as CAPTIONS
 from .page import TABLE_NOTES as TABLE_NOTES
 from .page import Gap as Gap
 from .page import note_gap as note_gap

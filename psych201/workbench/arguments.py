@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # %% ../../nbs/workbench/04_arguments.ipynb #imports-1
+from ..catalogue import FORMATS, in_words
 from ..settings import DTYPE_NAMES, load_settings
 
 # %% ../../nbs/workbench/04_arguments.ipynb #whole-number
@@ -30,8 +31,7 @@ OPTIONS = {
     "--transcripts": dict(type=_whole_number, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
     "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
     "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
-    "--format": dict(metavar="NAME", help="how a transcript becomes input: plain (default), persona, persona_prose, persona_shuffled, persona_empty, chat, chat_no_thinking, "
-                     "chat_no_system, chat_paper, persona_system, no_instructions, history_only, no_history, shuffled_history, misleading, brackets, quotes, renamed_options, framed, trailing_space, double_bos; or paper: plain, as published (--rule paper)"),
+    "--format": dict(metavar="NAME", help=f"how a transcript becomes input (default: plain): {in_words(FORMATS)}; or paper: plain, as published (--rule paper)"),
     "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16; int8 and nf4: quantised by bitsandbytes (default: settings.ini)"),
     "--compiled": dict(action="store_true", default=None, help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
     "--precision-check": dict(type=_whole_number, metavar="N", help="score N transcripts again in float32, and report the difference"),

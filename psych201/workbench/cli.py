@@ -16,6 +16,7 @@ from pathlib import Path
 
 # %% ../../nbs/workbench/06_cli.ipynb #import-argparse-1
 from .. import __version__
+from ..catalogue import BASELINES, figures_of, in_words
 from ..errors import UserError
 from ..settings import load_settings
 from .arguments import (
@@ -205,11 +206,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--scores"))
-    score.add_argument("models", nargs="+", metavar="MODEL", help="packaged name, hub id, folder, .gguf file, BASE+ADAPTER, a name of models.csv, NAME=any of these, or a baseline (baseline:uniform, :marginal, :earlier, :repeat, :wsls, :kt, :ctw, :ngram, :density)")
+    score.add_argument("models", nargs="+", metavar="MODEL", help=f"packaged name, hub id, folder, .gguf file, BASE+ADAPTER, a name of models.csv, NAME=any of these, or a baseline ({in_words(BASELINES)})")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
-    paper.add_argument("--figures", nargs="+", metavar="NAME", help="only these figures: nll_by_size, nll_by_study, data_set, misalignment, robustness, behaviour, code_math, generations, domains, calibration, chance, distributions, accuracy, accuracy_options, template, persona")
+    paper.add_argument("--figures", nargs="+", metavar="NAME", help=f"only these figures: {in_words(name for names in figures_of('describe').values() for name in names)}")
     paper.add_argument("--data", nargs="+", metavar="SOURCE", help="the transcripts that were scored, for ages, nationalities, and how good a prediction could be")
     paper.add_argument("--published", action="store_true", help="draw the paper's figures from its published numbers; needs no scores")
     sources = _add_command(commands, data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")

@@ -16,6 +16,7 @@ import polars as pl
 from papermill import inspect_notebook
 
 # %% ../../nbs/workbench/03_paper.ipynb #imports-2
+from ..catalogue import figures_of
 from ..data.datasets import sample_path, studies
 from ..errors import Problem, did_you_mean
 from ..models.names import did_you_mean_model
@@ -26,17 +27,7 @@ from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
 
 # %% ../../nbs/workbench/03_paper.ipynb #analyses
-ANALYSES = {
-    "nll_by_size": ("nll_by_size", "nll_by_study"),
-    "data_set": ("data_set",),
-    "misalignment": ("misalignment", "behaviour", "code_math"),
-    "robustness": ("robustness",),
-    "generations": ("generations",),
-    "domains": ("domains",),
-    "calibration": ("calibration",),
-    "chance": ("chance", "distributions"),
-    "supplement": ("accuracy", "accuracy_options", "template", "persona"),
-}  # analysis notebook -> its figures
+ANALYSES = figures_of("describe")  # analysis notebook -> its figures
 
 # %% ../../nbs/workbench/03_paper.ipynb #chosen
 def choose_analyses(
