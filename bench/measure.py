@@ -76,7 +76,7 @@ def published_way(model: torch.nn.Module, tokenizer, transcript: Transcript) -> 
 
 def load(name: str, dtype: str, own: bool = True, compiled: bool = False) -> models.LanguageModel:
     "A model, with our attention or with that of transformers."
-    model = models.load_model(name, dtype, "cpu", compiled=compiled)
+    model = models.load_model(name, dtype, "cpu", compile=compiled)
     if not own:
         model.model.set_attn_implementation("sdpa")
     return model

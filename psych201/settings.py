@@ -26,7 +26,7 @@ class Settings:
     hub_dataset: str = "marcelbinz/Psych-201"  # hub id; its parts end in -test, -discrete, -discrete-test
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     dtype: str = "float32"  # what a model computes in: one of DTYPE_NAMES
-    compiled: bool = False  # PyTorch compiles the layers of a model
+    compile: bool = False  # PyTorch compiles the layers of a model
     max_tokens: int = 0  # longest input in tokens; 0: the model's context window
     shard_transcripts: int = 200  # scores are saved after so many transcripts
     shard_minutes: int = 10  # or after so many minutes, whichever comes first
@@ -66,7 +66,7 @@ def _convert(name: str, text: str, folder: Path):
         return _whole_number(name, text)
     if name == "dtype" and text not in DTYPE_NAMES:
         raise ValueError(f"The setting dtype must be one of {', '.join(DTYPE_NAMES)}, not {text!r}.")
-    return _yes_or_no(name, text) if name == "compiled" else text
+    return _yes_or_no(name, text) if name == "compile" else text
 
 # %% ../nbs/00_settings.ipynb #find-config
 def _find_config(folder: str | Path | None) -> Config | None:

@@ -52,9 +52,9 @@ def test_what_is_no_option_takes_part_in_nothing():
 def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma"):
-        scoring.score(models.load_model(name, device="cpu"), data.load_data("sample", transcripts=3), folder, progress="none")
+        scoring.score(models.load_model(name, device="cpu"), data.load_data("sample", limit=3), folder, progress="none")
     for name in ("baseline:uniform", "baseline:marginal", "baseline:earlier"):
-        scoring.score(name, data.load_data("sample", transcripts=3), folder, progress="none")
+        scoring.score(name, data.load_data("sample", limit=3), folder, progress="none")
     return folder
 
 

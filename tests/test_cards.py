@@ -41,7 +41,7 @@ def test_pairs_have_cards_and_caveats():
 def test_copies_in_folders_are_a_published_pair(copies, tmp_path, capsys):
     "Scored by the command line, they stand under the ids of the hub, with the cards and as the pair that they are."
     out = tmp_path / "out"
-    words = ["score", str(copies / "Qwen3-0.6B"), f"{copies}/Qwen3-0.6B-Base/", "--data", "sample", "--transcripts", "1", "--output", str(out)]
+    words = ["score", str(copies / "Qwen3-0.6B"), f"{copies}/Qwen3-0.6B-Base/", "--data", "sample", "--limit", "1", "--output", str(out)]
     assert workbench.main(words) == 0, capsys.readouterr().err
     table = capsys.readouterr().out
     assert re.search(r"Qwen/Qwen3-0.6B-Base +simulated2026bandit", table)
@@ -65,10 +65,10 @@ def test_a_copy_says_what_it_is_taken_for(copies, capsys):
 
 def test_a_copy_with_other_weights_is_not_added_to_the_scores_of_the_model(copies, tmp_path):
     "The name is the same, the identity is not."
-    one = data.load_data("sample", transcripts=1)
+    one = data.load_data("sample", limit=1)
     scoring.score(f"{copies}/Qwen3-0.6B", one, tmp_path / "scores", progress="none")
     with pytest.raises(read.StoreError, match="made differently: weights"):
-        scoring.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load_data("sample", transcripts=2), tmp_path / "scores", progress="none")
+        scoring.score(f"Qwen/Qwen3-0.6B={copies}/my-finetune", data.load_data("sample", limit=2), tmp_path / "scores", progress="none")
 
 
 def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
@@ -76,7 +76,7 @@ def test_models_of_ones_own(copies, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.ini").write_text("[DEFAULT]\nworkbench = psych201\n")
     (tmp_path / "models.csv").write_text("name,path,family,size,type,base\ntuned,models/my-finetune,Qwen3,0.6,behavioural,Qwen/Qwen3-0.6B-Base\n")
-    assert workbench.main(["score", "tuned", "models/Qwen3-0.6B-Base", "--data", "sample", "--transcripts", "1", "--output", "out"]) == 0, capsys.readouterr().err
+    assert workbench.main(["score", "tuned", "models/Qwen3-0.6B-Base", "--data", "sample", "--limit", "1", "--output", "out"]) == 0, capsys.readouterr().err
     assert workbench.scored_pairs("out/scores") == [("tuned", "Qwen/Qwen3-0.6B-Base")]
     assert {run["model"]: run["card"]["type"] for run in store.read_runs("out/scores")} == {"tuned": "behavioural", "Qwen/Qwen3-0.6B-Base": "base"}
     (tmp_path / "models.csv").write_text("name,path,type\ntuned,models/my-finetune,instruct\n")

@@ -168,7 +168,7 @@ def test_templates_that_cannot_be_used():
 def test_the_chat_of_smollm2_is_that_of_its_own_template(packaged):
     "On real studies: the same token ids as transformers makes of the conversation, where no content is trimmed or looks like a control token."
     one = packaged("smollm2-135m-instruct")
-    for transcript in data.load_data("sample", transcripts=1):
+    for transcript in data.load_data("sample", limit=1):
         shown, responses = inputs.turns(transcript.text)
         messages = [message for user, answer in zip(shown, responses) for message in (dict(role="user", content=user), dict(role="assistant", content=answer))]
         own = one.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
@@ -179,7 +179,7 @@ def test_the_chat_of_smollm2_is_that_of_its_own_template(packaged):
 def test_the_chat_of_smollm2_scores(packaged):
     "Its NLLs are finite, differ from those of plain, and turns end where the model expects them to."
     one = packaged("smollm2-135m-instruct")
-    transcript = data.load_data("sample", transcripts=1)[0]
+    transcript = data.load_data("sample", limit=1)[0]
     chat, plain = (LanguageModelScorer(one, format).score([transcript]) for format in ("chat", "plain"))
     assert chat["nll"].is_finite().all() and (chat["nll"] - plain["nll"]).abs().mean() > 0.01
     assert chat["close_nll"].median() < 0.1

@@ -64,7 +64,7 @@ def test_a_model_is_compiled_when_it_is_asked_for():
     "By the loader, which says so; and the store's identity knows."
     from psych201.scoring.identity import model_identity
 
-    plain, compiled = (models.load_model("tiny-llama", "float32", "cpu", compiled=given) for given in (False, True))
+    plain, compiled = (models.load_model("tiny-llama", "float32", "cpu", compile=given) for given in (False, True))
     assert (plain.compiled, compiled.compiled) == (False, True) and ", compiled on cpu" in repr(compiled) and "compiled" not in repr(plain)
     assert compiled.revision == plain.revision
     one, other = model_identity(plain), model_identity(compiled)
@@ -75,10 +75,10 @@ def test_a_model_is_compiled_when_it_is_asked_for():
 
 @pytest.mark.parametrize("setting, expected", [("yes", True), ("no", False), ("", False)])
 def test_settings_ask_for_it(setting, expected, tmp_path, monkeypatch):
-    (tmp_path / "settings.ini").write_text(f"[DEFAULT]\nworkbench = psych201\ncompiled = {setting}\n")
+    (tmp_path / "settings.ini").write_text(f"[DEFAULT]\nworkbench = psych201\ncompile = {setting}\n")
     monkeypatch.chdir(tmp_path)
     assert models.load_model("tiny-llama", "float32", "cpu").compiled is expected
-    assert not models.load_model("tiny-llama", "float32", "cpu", compiled=False).compiled
+    assert not models.load_model("tiny-llama", "float32", "cpu", compile=False).compiled
 
 
 @pytest.mark.parametrize("name, reason", [("Mixtral", "it is a mixture of experts"), ("Gemma2", "gemma2 was not tested")])

@@ -167,7 +167,7 @@ def test_all_real_studies_load(studies, studies_path):
 
 def test_responses_of_real_studies_are_those_between_the_markers(studies):
     "A second, plainer reading gives the same answers."
-    for transcript in data.select(studies, transcripts=20):
+    for transcript in data.select(studies, limit=20):
         plain = [piece.partition(">>")[0] for piece in transcript.text.split("<<")[1:]]
         assert transcript.responses == plain
 

@@ -12,7 +12,7 @@ from psych201.inputs.trials import find_trials
 
 TINY = {name: models.load_model(name, dtype="float32", device="cpu") for name in ("tiny-llama", "tiny-gemma")}
 TEXT = [name for name in inputs.FORMATS if name not in inputs.of_kind("chat")]  # formats without a template
-SAMPLE = list(data.load_data("sample", transcripts=1))
+SAMPLE = list(data.load_data("sample", limit=1))
 
 lines = st.lists(st.sampled_from(["You see {}. ", "You see {}.\n", "Block {}:\n", "\n", "You choose <<{}>>. ", "You choose <<{}>>.\n", "<<{}>>", "<<>>", "That was {}.\n", "<|im_end|>"]), min_size=1, max_size=25)
 words = st.sampled_from(["J", "F", "-3", "12", "s", "a b", "né", ">", "."])
@@ -172,7 +172,7 @@ def test_personas_of_real_people(studies):
 def test_the_command_line_names_every_format():
     from psych201.workbench.arguments import OPTIONS
 
-    named = OPTIONS["--format"]["help"].partition(": ")[2].partition("; or paper")[0].replace(" (default)", "").split(", ")
+    named = OPTIONS["--format"]["help"].partition("): ")[2].partition("; or paper")[0].split(", ")
     assert named == list(inputs.FORMATS)
 
 

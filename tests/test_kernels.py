@@ -29,7 +29,7 @@ def one_request_each(model, encoded) -> np.ndarray:
 
 
 def test_one_pass_equals_one_request_per_response(tiny):
-    for transcript in data.load_data("sample", transcripts=1):
+    for transcript in data.load_data("sample", limit=1):
         encoded = encode(transcript.text, tiny.tokenizer)
         scores = likelihood.response_nll(tiny.model, encoded)
         np.testing.assert_allclose(scores.nll, one_request_each(tiny.model, encoded), rtol=0, atol=1e-4)
@@ -37,7 +37,7 @@ def test_one_pass_equals_one_request_per_response(tiny):
 
 def test_real_model_one_pass_equals_one_request_per_response(packaged):
     model = packaged("smollm2-135m-instruct")
-    transcript = data.load_data("sample", transcripts=1)[0]
+    transcript = data.load_data("sample", limit=1)[0]
     encoded = tokens.cut(encode(transcript.text, model.tokenizer), 250)
     scores = likelihood.response_nll(model.model, encoded)
     assert len(scores) > 5
@@ -292,7 +292,7 @@ def test_packed_texts_are_as_alone(name, monkeypatch):
 
 def test_real_texts_packed(packaged, monkeypatch):
     model = packaged("smollm2-135m-instruct")
-    some = [tokens.cut(encode(transcript.text, model.tokenizer), 200) for transcript in data.load_data("sample", transcripts=3)]
+    some = [tokens.cut(encode(transcript.text, model.tokenizer), 200) for transcript in data.load_data("sample", limit=3)]
     check_packing(model.model, some, (500, 5000), monkeypatch)
 
 
@@ -406,7 +406,7 @@ def test_bfloat16_is_close(packaged):
     "bfloat16 weights move single responses by tenths of a nat and the mean by little."
     encoded_by = packaged("smollm2-135m-instruct")
     half = models.load_model("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
-    encoded = encode(data.load_data("sample", transcripts=1)[0].text, encoded_by.tokenizer)
+    encoded = encode(data.load_data("sample", limit=1)[0].text, encoded_by.tokenizer)
     exact, rough = (likelihood.response_nll(m.model, encoded).nll for m in (encoded_by, half))
     assert 0 < np.abs(exact - rough).max() < 0.5
     assert abs(exact.mean() - rough.mean()) < 0.05

@@ -21,19 +21,19 @@ ANALYSES = sorted(analyses_folder().glob("*.ipynb"))
 # For each analysis the parameters of a run of seconds; a new notebook must be added here.
 PARAMETERS = {
     "make_sample": {"participants": 2, "bandit_trials": 3, "risky_trials": 3},
-    "score_model": {"model": "tiny-gemma", "data": ["sample"], "transcripts": 1},
+    "score_model": {"model": "tiny-gemma", "data": ["sample"], "limit": 1},
     "rules": {"models": ["tiny-llama", "tiny-gemma"]},
     **{name: {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]]}
        for name in ("misalignment", "robustness", "generations", "domains", "calibration", "supplement")},
     "domains": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]],
                 "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
-    "chance": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"], "least": 1,
+    "chance": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"], "least": 1,
                "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
-    "data_set": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"]},
+    "data_set": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"]},
     "published": {"width": 89.0},
-    "formats": {"models": ["tiny-gemma"], "sources": ["sample"]},
-    "controls": {"models": ["tiny-llama", "tiny-gemma"], "sources": ["sample"], "transcripts": 2, "draws": 100},
-    "describe": {"sources": ["sample"], "embedding": "tfidf"},
+    "formats": {"models": ["tiny-gemma"], "data": ["sample"]},
+    "controls": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"], "limit": 2, "draws": 100},
+    "describe": {"data": ["sample"], "embedding": "tfidf"},
     "organism": {"participants": 4, "effort": 0.002, "draws": 100},
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"]},
 }
@@ -66,7 +66,7 @@ def scored(tmp_path_factory) -> Path:
     "A store with two tiny models and two baselines."
     folder = tmp_path_factory.mktemp("scores")
     for name in ("tiny-llama", "tiny-gemma", "baseline:marginal", "baseline:uniform"):
-        scoring.score(name, data.load_data("sample", transcripts=2), folder, progress="none")
+        scoring.score(name, data.load_data("sample", limit=2), folder, progress="none")
     return folder
 
 
@@ -85,9 +85,9 @@ def test_an_analysis_runs(path, tmp_path, scored):
     if path.stem == "rules":
         del given["output"]
     if "output" in given and "models" in given and path.stem not in ("formats", "controls"):
-        given["data"] = str(scored)
+        given["store"] = str(scored)
     if path.stem == "score_model":
-        given["scores"] = str(tmp_path / "scores")
+        given["store"] = str(tmp_path / "scores")
         del given["output"]
     done = run_notebook(path.stem, tmp_path / "done.ipynb", given, verbose=False)
     assert errors(done) == []
@@ -151,7 +151,7 @@ def test_personas_and_templates_of_a_store(tmp_path):
     for name in ("Qwen/Qwen3-4B", "Qwen/Qwen3-8B"):
         for format in ("plain", "chat", "persona"):
             scoring.score(Formatted(name, format), data.Dataset(people), tmp_path / "scores", progress="none")
-    run_notebook("supplement", tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
+    run_notebook("supplement", tmp_path / "done.ipynb", {"store": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {"accuracy", "template", "persona"}
     template = pd.read_csv(tmp_path / "figures" / "template.csv").pivot(index="model", columns="format", values="mean_nll")
     assert (template["chat"] - template["plain"]).tolist() == pytest.approx([0.4, 0.4])
@@ -182,7 +182,7 @@ def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
     for name in (*Shifted.MORE, "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-8B-Base"):
         scoring.score(Shifted(name, "plain"), data.Dataset(people), tmp_path / "scores", progress="none")
     for notebook in ("generations", "misalignment"):
-        run_notebook(notebook, tmp_path / "done.ipynb", {"data": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
+        run_notebook(notebook, tmp_path / "done.ipynb", {"store": str(tmp_path / "scores"), "output": str(tmp_path)}, verbose=False)
     effects = pd.read_csv(tmp_path / "tables" / "misalignment_by_study.csv")
     drawn = pd.read_csv(tmp_path / "figures" / "generations.csv").query("panel == 'pairs'").set_index("post")["cohens_d"]
     published = effects.groupby("post")["cohens_d"].mean()  # standard deviations of ten responses, with n
@@ -201,7 +201,7 @@ def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
 
 def test_the_figure_says_which_model_is_missing(tmp_path, scored):
     with pytest.raises(WorkbenchError, match="holds no scores of gemma-3-270m"):
-        run_notebook("nll_by_size", tmp_path / "f.ipynb", {"data": str(scored), "models": ["gemma-3-270m"]}, verbose=False)
+        run_notebook("nll_by_size", tmp_path / "f.ipynb", {"store": str(scored), "models": ["gemma-3-270m"]}, verbose=False)
 
 
 def test_notebooks_and_modules_agree():
@@ -233,7 +233,7 @@ FAULTS = {
     "words of prose per exported line": ("#| default_exp x", FUNCTION, "assert double(2) == 4"),
     "an exported cell of 50 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(50))),
     "checks nothing": ("#| default_exp x", "from fastcore.test import expect_fail\nexpect_fail(lambda: 1 / 0, ZeroDivisionError)"),
-    "61 cells": ("#| default_exp x", *["1"] * 59),
+    "81 cells": ("#| default_exp x", *["1"] * 79),
 }
 
 
@@ -286,7 +286,7 @@ def test_controls_on_real_studies(studies_path, packaged, tmp_path):
     models = ["smollm2-135m-instruct", "gemma-3-270m"]
     for model in models:
         packaged(model)
-    given = {"models": models, "sources": [str(studies_path)], "studies": ["franke2024bayesian", "thoma2025riskychoice"], "transcripts": 2,
+    given = {"models": models, "data": [str(studies_path)], "studies": ["franke2024bayesian", "thoma2025riskychoice"], "limit": 2,
              "draws": 100, "output": str(tmp_path)}
     assert errors(run_notebook("controls", tmp_path / "done.ipynb", given, verbose=False)) == []
     means = _of_controls(tmp_path, 2 * 6 + len(BASELINES), 2)

@@ -17,7 +17,7 @@ RESPONSES = 4
 def asked(request, packaged):
     "A model as transformers loads it, contexts and answers with clean boundaries, and our scores of these answers."
     own = packaged(request.param) if request.param not in models.TINY else models.load_model(request.param, "float32", "cpu")
-    transcript = data.load_data("sample", transcripts=1)[0]
+    transcript = data.load_data("sample", limit=1)[0]
     rows, ids = LanguageModelScorer(own).score([transcript]), encode(marked_pieces(transcript.text), own.tokenizer)
     clean = []
     for n, (begin, end) in enumerate(transcript.spans):

@@ -50,7 +50,7 @@ def test_a_wheel_works_elsewhere(tmp_path):
     where = subprocess.run([sys.executable, "-c", "import psych201; print(psych201.__file__)"], cwd=tmp_path,
                            env=environment, capture_output=True, text=True, check=True).stdout
     assert where.startswith(str(target))
-    done = subprocess.run([sys.executable, "-m", "psych201", "score", "tiny-llama", "--transcripts", "1",
+    done = subprocess.run([sys.executable, "-m", "psych201", "score", "tiny-llama", "--limit", "1",
                            "--output", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "notebooks").glob("score_model-tiny-llama-*.ipynb"))) == 1

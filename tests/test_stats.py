@@ -43,7 +43,7 @@ def test_rules_and_formats_are_not_mixed():
 
 
 def test_models_that_were_scored_differently_are_said_to_be(tmp_path):
-    sample = data.load_data("sample", transcripts=1)
+    sample = data.load_data("sample", limit=1)
     scoring.score(models.load_model("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
     scoring.score(models.load_model("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
     conditions = store.read_conditions(tmp_path)

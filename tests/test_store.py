@@ -20,7 +20,7 @@ import pytest
 import psych201
 from psych201 import data, inputs, models, scoring, store
 from psych201.scoring import identity as identity_module, language_model, run as run_module
-from psych201.store import schema, write as write_module
+from psych201.store import shards, write as write_module
 from psych201.models.language_model import Card
 from psych201.inputs.options import choose_options
 from psych201.scoring.language_model import LanguageModelScorer
@@ -354,14 +354,14 @@ def test_a_restart_that_was_killed_goes_on(tmp_path, scorer, monkeypatch):
 
     monkeypatch.setattr(run_module, "save_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_score(short, dataset(6), tmp_path, restart=True, limits=Limits(2))
+        run_score(short, dataset(6), tmp_path, overwrite=True, limits=Limits(2))
     monkeypatch.setattr(run_module, "save_shard", original)
     assert len(store.read_scores(tmp_path)) == 36
     with pytest.raises(StoreError, match="max_tokens"):
         run_score(short, dataset(6), tmp_path)
     asked = []
     monkeypatch.setattr(LanguageModelScorer, "stream", lambda self, some: asked.extend(some) or language_model._stream(self, some))
-    run_score(short, dataset(6), tmp_path, restart=True)
+    run_score(short, dataset(6), tmp_path, overwrite=True)
     assert len(asked) == 4 and {shard.identity.must["max_tokens"] for shard in store.read_shards(tmp_path)} == {40}
 
 
@@ -382,13 +382,13 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
     monkeypatch.setattr(write_module, name, crash)
     with pytest.raises(Crash):
         if moment == "old shard":
-            run_score(replace(scorer, max_tokens=40), old, tmp_path, restart=True)
+            run_score(replace(scorer, max_tokens=40), old, tmp_path, overwrite=True)
         else:
             run_score(scorer, new, tmp_path)
     monkeypatch.setattr(write_module, name, original)
     if moment == "old shard":
         assert store.read_scores(tmp_path)["reason"].to_list().count("cut") > 0 and len(rows(tmp_path)) == 12
-        run_score(scorer, old, tmp_path, restart=True)
+        run_score(scorer, old, tmp_path, overwrite=True)
     else:
         assert rows(tmp_path) == before
         run_score(scorer, old, tmp_path)
@@ -400,7 +400,7 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
 def test_a_restart_counts_also_where_the_clock_is_behind(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(2), tmp_path)
     monkeypatch.setattr(write_module.time, "time_ns", lambda: 5)
-    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path, restart=True)
+    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path, overwrite=True)
     assert {shard.identity.must["max_tokens"] for shard in store.read_shards(tmp_path)} == {40}
     assert "cut" in store.read_scores(tmp_path)["reason"].to_list()
 
@@ -425,7 +425,7 @@ def test_a_restart_of_the_probes_leaves_something_to_prove_with_or_says_so(tmp_p
     run_score(scorer, dataset(5), tmp_path)
     (shard,) = store.read_shards(tmp_path)
     some = data.Dataset([person for person in dataset(5) if person.key in shard.probes])
-    run_score(scorer, some, tmp_path, restart=True)
+    run_score(scorer, some, tmp_path, overwrite=True)
     monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
     run_score(scorer, dataset(5), tmp_path)  # the new shard has probes, of the same conditions
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 1
@@ -435,7 +435,7 @@ def test_a_proof_holds_for_what_it_proved_only(tmp_path, scorer, monkeypatch):
     "Proved under one cut, the same change of code is proved again under another."
     for limit in (0, 40):
         monkeypatch.setattr(identity_module, "source_hash", lambda: "before")
-        run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path, restart=True)
+        run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path, overwrite=True)
         monkeypatch.setattr(identity_module, "source_hash", lambda: "after")
         run_score(replace(scorer, max_tokens=limit), dataset(2), tmp_path)
     assert len(list((tmp_path / "proofs").rglob("*.json"))) == 2
@@ -480,9 +480,9 @@ def test_a_transcript_without_responses_can_be_proved(tmp_path, scorer, monkeypa
 def test_a_killed_restart_goes_on_after_another_change(tmp_path, scorer, monkeypatch):
     "Killed half-way, then the code changes: the same command does everything that is not of the present code."
     run_score(scorer, dataset(4), tmp_path)
-    run_score(scorer, dataset(2), tmp_path, restart=True)
+    run_score(scorer, dataset(2), tmp_path, overwrite=True)
     monkeypatch.setattr(identity_module, "source_hash", lambda: "edited")
-    run_score(scorer, dataset(4), tmp_path, restart=True)
+    run_score(scorer, dataset(4), tmp_path, overwrite=True)
     assert {shard.identity.proved["code"] for shard in store.read_shards(tmp_path)} == {"edited"}
 
 
@@ -504,7 +504,7 @@ def test_a_disk_without_hard_links(tmp_path, scorer, monkeypatch):
 def test_a_restart_of_one_study_leaves_the_others(tmp_path, scorer):
     run_score(scorer, data.Dataset([*dataset(2), *dataset(2, "frey2017")]), tmp_path)
     before = rows(tmp_path)
-    run_score(scorer, dataset(2), tmp_path, restart=True)
+    run_score(scorer, dataset(2), tmp_path, overwrite=True)
     assert rows(tmp_path) == before
 
 
@@ -539,8 +539,8 @@ def test_a_restart_with_other_settings_can_prune_what_would_stay(tmp_path, score
     run_score(scorer, dataset(3), tmp_path)
     short = replace(scorer, max_tokens=40)
     with pytest.raises(StoreError, match="max_tokens"):
-        run_score(short, dataset(2), tmp_path, restart=True)
-    run_score(short, dataset(2), tmp_path, restart=True, prune=True)
+        run_score(short, dataset(2), tmp_path, overwrite=True)
+    run_score(short, dataset(2), tmp_path, overwrite=True, prune=True)
     assert set(store.read_scores(tmp_path)["transcript"]) == {one.key for one in dataset(2)}
 
 
@@ -560,10 +560,10 @@ def test_options_of_a_baseline_are_those_of_all_that_is_stored(tmp_path):
     first, second = (data.Dataset([Transcript(text, "wulff2020", "exp1", who, row)]) for row, (text, who) in
                      enumerate((("Say <<J>> or <<F>>.", "1"), ("Say <<J>>, <<K>> or <<F>>.", "2"))))
     scoring.score("baseline:uniform", first, tmp_path, progress="none")
-    for restart in (False, True):
+    for overwrite in (False, True):
         with pytest.raises(StoreError, match="1 stored transcripts of wulff2020 are not in these data, and baseline:uniform"):
-            scoring.score("baseline:uniform", second, tmp_path, progress="none", restart=restart)
-    scoring.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", restart=True)
+            scoring.score("baseline:uniform", second, tmp_path, progress="none", overwrite=overwrite)
+    scoring.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", overwrite=True)
     assert store.read_scores(tmp_path)["nll"].to_list() == pytest.approx([np.log(3)] * 5)
     scoring.score("baseline:uniform", second, tmp_path / "two", progress="none")
     scoring.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
@@ -590,9 +590,9 @@ def test_options_are_those_of_all_people_and_named_in_each_shard(tmp_path, tiny,
     chosen = table.filter("chosen").join(store.read_scores(tmp_path), on=["transcript", "response_index"])
     np.testing.assert_allclose(-chosen["logprob"], chosen["nll"], atol=1e-5)
     assert len(chosen) == 5
-    scoring.score(tiny, data.Dataset(more.transcripts[2:], source=more), tmp_path, restart=True, progress="none")
+    scoring.score(tiny, data.Dataset(more.transcripts[2:], source=more), tmp_path, overwrite=True, progress="none")
     assert store.scan_choices(tmp_path).collect().sort(*table.columns).equals(table.sort(*table.columns)), "a shard that loses a transcript keeps its names"
-    scoring.score(tiny, more, tmp_path, restart=True, progress="lines")
+    scoring.score(tiny, more, tmp_path, overwrite=True, progress="lines")
     assert set(store.read_scores(tmp_path)["option_logprobs"].list.len()) == {3}
     assert "without these options" not in capsys.readouterr().err
 
@@ -602,7 +602,7 @@ def test_options_of_a_restart_that_was_killed_are_read_once(tmp_path, tiny, monk
     scoring.score(tiny, people, tmp_path, progress="none")
     for module in (write_module, run_module):
         monkeypatch.setattr(module, "drop_hidden", lambda run: None)
-    scoring.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, restart=True, progress="none")
+    scoring.score(tiny, data.Dataset(people.transcripts[:1], source=people), tmp_path, overwrite=True, progress="none")
     assert len(store.read_shards(tmp_path)) == 2
     assert len(store.scan_choices(tmp_path).collect()) == 2 * 2 * 2
 
@@ -616,7 +616,7 @@ def test_one_answer_is_no_choice(tmp_path, tiny):
 def test_which_options_are_scored(tmp_path, tiny, capsys, mode, expected):
     "Numbers are several tokens; said before is what they cost."
     people = data.Dataset([replace(picks(1, ["123", "17"]), experiment="exp0"), replace(picks(2, ["4", "123"]), experiment="exp0"), picks(3, "JF")])
-    scoring.score(tiny, data.Dataset([people[0], people[2]], source=people), tmp_path, options=mode, progress="lines")
+    scoring.score(tiny, data.Dataset([people[0], people[2]], source=people), tmp_path, option_logprobs=mode, progress="lines")
     assert ("1 transcripts are read twice, with " in capsys.readouterr().err) == (mode == "all")
     table = store.read_scores(tmp_path).sort("experiment", "response_index")
     assert table["option_logprobs"].list.len().to_list() == expected
@@ -636,7 +636,7 @@ def test_options_of_models_that_keep_their_own_attention(tiny, capsys):
     np.testing.assert_allclose(one["option_logprobs"].to_list(), other["option_logprobs"].to_list(), atol=1e-4)
     np.testing.assert_allclose([-one["option_logprobs"][n][list(options["wulff2020", "exp1"]).index(answer)]
                                 for n, answer in enumerate(transcript.responses)], one["nll"], atol=1e-4)
-    scoring.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), options="all", progress="lines")
+    scoring.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), option_logprobs="all", progress="lines")
     assert "this kind of model reads each anew" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
 
 
@@ -660,8 +660,8 @@ def test_a_store_with_any_name(tmp_path, scorer, name):
     for folder in (tmp_path / name, tmp_path / "out1", tmp_path / "ox", tmp_path / "axb"):
         run_score(scorer, dataset(2), folder)
     assert len(rows(tmp_path / name)) == 12
-    run_score(scorer, dataset(2), tmp_path / name, restart=True)
-    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path / name, restart=True)
+    run_score(scorer, dataset(2), tmp_path / name, overwrite=True)
+    run_score(replace(scorer, max_tokens=40), dataset(2), tmp_path / name, overwrite=True)
     assert len(rows(tmp_path / name)) == 12 and store.two_versions(tmp_path / name) == {}
 
 
@@ -680,7 +680,7 @@ def test_a_restart_replaces_what_it_was_asked_for_and_no_more(tmp_path, scorer):
     "Of three transcripts in one shard one is scored anew; when the others were written stays as it was."
     run_score(scorer, dataset(3), tmp_path)
     written = {key: shard.written for key, shard in store.Run(tmp_path, scorer.name, scorer.identity()).held().items()}
-    run_score(scorer, data.Dataset(dataset(3)[1:2]), tmp_path, restart=True)
+    run_score(scorer, data.Dataset(dataset(3)[1:2]), tmp_path, overwrite=True)
     again = {key: shard.written for key, shard in store.Run(tmp_path, scorer.name, scorer.identity()).held().items()}
     assert {key for key in written if written[key] != again[key]} == {dataset(3)[1].key}
 
@@ -762,7 +762,7 @@ def test_an_old_store_is_told_apart(tmp_path, scorer):
 
 def test_another_schema_with_the_same_columns_is_told_apart(tmp_path, scorer, monkeypatch):
     run_score(scorer, dataset(1), tmp_path)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(shards, "SCHEMA_VERSION", 4)
     with pytest.raises(StoreError, match="schema 3.*reads schema 4"):
         store.read_scores(tmp_path)
 

@@ -103,7 +103,7 @@ def test_real_tokenizers(name, packaged):
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.slow)])
 def test_real_transcripts(name, packaged, studies):
     "Five sessions of every study: as many spans as responses, each the response exactly."
-    for transcript in data.select(studies, transcripts=5):
+    for transcript in data.select(studies, limit=5):
         check(transcript.text, packaged(name).tokenizer)
 
 

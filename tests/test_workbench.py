@@ -43,7 +43,7 @@ def test_one_failing_model_does_not_stop_the_others(tmp_path, run):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / "broken" / name).write_text("{}")
     status, out, err = run("score", "tiny-llama", str(tmp_path / "broken"), "tiny-gemma", "--data", "sample",
-                           "--transcripts", "1", "--output", str(tmp_path / "out"))
+                           "--limit", "1", "--output", str(tmp_path / "out"))
     assert status == 1
     assert "1 of 3 models failed" in err and "could not be loaded from the folder" in err
     assert set(store.read_scores(tmp_path / "out" / "scores")["model"]) == {"tiny-llama", "tiny-gemma"}
@@ -66,7 +66,7 @@ def test_what_a_folder_lacks_is_said_before_any_model_is_loaded(tmp_path, run):
 def test_score_and_paper(tmp_path, run):
     output = str(tmp_path / "out")
     status, out, err = run("score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit",
-                           "--transcripts", "2", "--max-tokens", "300", "--dtype", "bfloat16", "--output", output)
+                           "--limit", "2", "--max-tokens", "300", "--dtype", "bfloat16", "--output", output)
     assert status == 0, err
     (shard,) = store.read_shards(tmp_path / "out" / "scores")
     assert (shard.identity.must["dtype"], shard.identity.must["max_tokens"]) == ("bfloat16", 300)
@@ -108,7 +108,7 @@ def test_the_figure_of_the_data_set_knows_the_people_that_were_scored(tmp_path, 
 def test_a_pair_of_ones_own(tmp_path, run):
     "Named on the command line; a figure that was drawn before and cannot be drawn now is taken away."
     words = ["--output", str(tmp_path)]
-    assert run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--transcripts", "2", *words)[0] == 0
+    assert run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--limit", "2", *words)[0] == 0
     status, out, err = run("paper", *words, "--pair", "tiny-gemma", "tiny-llama", "--figures", "misalignment")
     assert status == 0 and [path.name for path in sorted((tmp_path / "figures").glob("*.png"))] == ["misalignment.png"]
     table = pd.read_csv(tmp_path / "tables" / "misalignment_means.csv")
@@ -121,7 +121,7 @@ def test_a_pair_of_ones_own(tmp_path, run):
     status, out, err = run("paper", *words, "--pair", "tiny-llama", "mine", "--figures", "misalignment")
     assert status == 0 and "Missing:   mine: not scored" in err and "mine</b>: not scored" in (tmp_path / "index.html").read_text()
     for wrong, message in ((["--pair", "tiny-llama", "tiny-llama"], "not tiny-llama and tiny-llama"), (["--models", "mine"], "holds no scores of mine"),
-                           (["--figures", "fig2"], "No figure fig2. There are: nll_by_size"),
+                           (["--figures", "fig2"], "No figure fig2. There are: data_set, nll_by_size"),
                            (["--published", "--figures", "misalignment"], "--figures is about a store of scores")):
         status, out, err = run("paper", *words, *wrong)
         assert status == 1 and message in err
@@ -149,7 +149,7 @@ def test_the_published_figures(tmp_path, run):
 def test_rule_paper_from_the_command_line(tmp_path, run):
     "Beside rule span in one store; figures lie in folders of their own; a rule that is not there is named."
     output = str(tmp_path / "out")
-    score = ["score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit", "--transcripts", "1", "--output", output]
+    score = ["score", "tiny-llama", "--data", "sample", "--studies", "simulated2026bandit", "--limit", "1", "--output", output]
     assert run(*score, "--rule", "paper")[0] == 0
     status, out, err = run("paper", "--output", output)
     assert status == 1 and "no scores in the format plain in the rule span, only in plain/paper (format/rule)" in err
@@ -167,7 +167,7 @@ def test_rule_paper_from_the_command_line(tmp_path, run):
 
 def test_the_precision_of_scores_is_checked(tmp_path, run):
     "Some transcripts again in float32; nothing to check where scores are exact, or made by a baseline."
-    score = ["--data", "sample", "--transcripts", "2", "--output", str(tmp_path), "--precision-check", "3"]
+    score = ["--data", "sample", "--limit", "2", "--output", str(tmp_path), "--precision-check", "3"]
     status, out, err = run("score", "tiny-gemma", *score, "--dtype", "bfloat16")
     (line,) = re.findall("bfloat16 against float32, 3 transcripts, 88 responses: mean NLL .* nats, single responses up to (.*), means", out)
     assert status == 0 and 1e-4 < float(line) < 0.1
@@ -205,11 +205,11 @@ def test_an_error_is_one_line(message, tmp_path, run, monkeypatch):
 def test_the_format_paper_is_plain_by_the_published_rule(tmp_path, run):
     from psych201 import store
 
-    assert run("score", "tiny-llama", "--format", "paper", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))[0] == 0
+    assert run("score", "tiny-llama", "--format", "paper", "--data", "sample", "--limit", "1", "--output", str(tmp_path))[0] == 0
     assert {(shard.identity.must["format"], shard.identity.must["rule"]) for shard in store.find_shards(tmp_path / "scores")} == {("plain", "paper")}
 
 
-@pytest.mark.parametrize("option", ["--max-tokens", "--transcripts"])
+@pytest.mark.parametrize("option", ["--max-tokens", "--limit"])
 def test_a_negative_number_is_no_number(option, run, capsys):
     with pytest.raises(SystemExit) as stop:
         run("score", "tiny-llama", option, "-7")
@@ -271,10 +271,10 @@ def test_a_source_that_is_not_there_stops_the_run(tmp_path, run):
 
 
 def test_a_quick_look_takes_nothing_away(tmp_path, run):
-    words = ["score", "tiny-llama", "--data", "sample", "--output", str(tmp_path), "--transcripts"]
+    words = ["score", "tiny-llama", "--data", "sample", "--output", str(tmp_path), "--limit"]
     assert run(*words, "2")[0] == 0
     before = store.read_scores(tmp_path / "scores")
-    for more in ([], ["--restart"]):
+    for more in ([], ["--overwrite"]):
         status, out, err = run(*words, "1", *more)
         assert status == 0 and ("1 transcripts of simulated2026bandit will be replaced" in err) is bool(more)
         assert store.read_scores(tmp_path / "scores").rows() == before.rows()
@@ -282,7 +282,7 @@ def test_a_quick_look_takes_nothing_away(tmp_path, run):
 
 def test_every_run_keeps_its_notebook(tmp_path, run):
     "Of one model on two studies two copies; the same command again replaces its own; a refused run replaces none."
-    words = ["score", "tiny-llama", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path), "--studies"]
+    words = ["score", "tiny-llama", "--data", "sample", "--limit", "1", "--output", str(tmp_path), "--studies"]
     for study in ("simulated2026bandit", "simulated2026riskychoice", "simulated2026bandit"):
         assert run(*words, study)[0] == 0
     good = {path.name: path.read_bytes() for path in (tmp_path / "notebooks").iterdir()}
@@ -300,7 +300,7 @@ def test_spellings_of_a_folder_are_one_model(tmp_path, run, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     tiny.model.save_pretrained("a/m")
     tiny.tokenizer.save_pretrained("a/m")
-    words = ["--data", "sample", "--transcripts", "1", "--output", "out"]
+    words = ["--data", "sample", "--limit", "1", "--output", "out"]
     assert run("score", "a/m", "./a/m", "a/m/", str(tmp_path / "a" / "m"), *words)[0] == 0
     assert store.read_scores("out/scores")["model"].unique().to_list() == ["a/m"]
     assert len(list((tmp_path / "out" / "notebooks").iterdir())) == 1
@@ -348,7 +348,7 @@ def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch
         return original(notebook, copy, parameters, **options)
 
     monkeypatch.setattr(papermill, "execute_notebook", full)
-    status, out, err = run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--transcripts", "1", "--output", str(tmp_path))
+    status, out, err = run("score", "tiny-llama", "tiny-gemma", "--data", "sample", "--limit", "1", "--output", str(tmp_path))
     assert status == 1 and tried == ["tiny-llama", "tiny-gemma"]
     assert "1 of 2 models failed" in err and "No space left on device" in err and "does not appear to be JSON" not in err
     assert set(store.read_scores(tmp_path / "scores")["model"]) == {"tiny-gemma"}
@@ -373,7 +373,7 @@ def test_the_kernel_is_this_python(tmp_path, monkeypatch):
 
 
 def test_nothing_scored_is_no_success(tmp_path, run):
-    status, out, err = run("score", "tiny-llama", "--data", "sample", "--transcripts", "1", "--max-tokens", "2", "--output", str(tmp_path))
+    status, out, err = run("score", "tiny-llama", "--data", "sample", "--limit", "1", "--max-tokens", "2", "--output", str(tmp_path))
     assert status == 1 and "not one response was scored" in err
     assert store.read_scores(tmp_path / "scores")["reason"].unique().to_list() == ["cut"]
 
@@ -381,7 +381,7 @@ def test_nothing_scored_is_no_success(tmp_path, run):
 def test_a_baseline_goes_the_same_way(tmp_path, run):
     "Command line, notebook, store and figure."
     words = ["--data", "sample", "--output", str(tmp_path)]
-    status, out, err = run("score", "tiny-llama", "baseline:uniform", "baseline:marginal", "--transcripts", "2", *words)
+    status, out, err = run("score", "tiny-llama", "baseline:uniform", "baseline:marginal", "--limit", "2", *words)
     assert status == 0, err
     rows = store.read_scores(tmp_path / "scores", ["baseline:uniform"])
     assert rows["nll"].to_list() == pytest.approx([math.log(2)] * len(rows))  # what all participants show: each had two options
@@ -405,7 +405,7 @@ def test_the_marginal_baseline_from_file_to_store(tmp_path, run):
         write()
         if more:
             assert "not put to baseline:marginal as they were" in run(*words)[2]
-        status, out, err = run(*words, *["--restart"] * bool(more))
+        status, out, err = run(*words, *["--overwrite"] * bool(more))
         assert status == 0, err
         rows = store.read_scores(tmp_path / "out" / "scores").filter(participant="1")
         others = "".join(keys for who, keys in answers.items() if who != "1")
@@ -414,7 +414,7 @@ def test_the_marginal_baseline_from_file_to_store(tmp_path, run):
 
 def test_lines_where_nobody_watches(tmp_path, run):
     "A line for each study, what there is to do before it, and no bar."
-    status, out, err = run("score", "tiny-llama", "--data", "sample", "--transcripts", "2", "--output", str(tmp_path))
+    status, out, err = run("score", "tiny-llama", "--data", "sample", "--limit", "2", "--output", str(tmp_path))
     assert "4 transcripts to score, 128 responses, about " in err
     assert "simulated2026bandit: 2 transcripts, 80 responses in" in err and "%|" not in err
 
@@ -464,5 +464,5 @@ def test_domains_of_own_studies_reach_the_notebooks(tmp_path, monkeypatch):
     study.mkdir()
     (study / "study.toml").write_text('domain = "Memory"')
     monkeypatch.setattr(paper, "_run", lambda name, output, parameters: given.update(parameters))
-    workbench.draw_paper(Path(example_store()), tmp_path / "out", figures=["domains"], sources=[str(study)])
-    assert given["domains"] == {"wulff2020": "Memory"} and given["sources"] == [str(study)]
+    workbench.draw_paper(Path(example_store()), tmp_path / "out", figures=["domains"], data=[str(study)])
+    assert given["domains"] == {"wulff2020": "Memory"} and given["data"] == [str(study)]

@@ -3,6 +3,7 @@
 On a package index there are no files beside the page, so its relative links become names of files. `--check` only
 compares.
 """
+import base64
 import re
 import sys
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import nbformat
 
 NOTICE = "<!-- Written from nbs/index.ipynb by tools/readme.py. Edit that notebook, then `make readme`. -->"
-HIDDEN = re.compile(r"^#\|\s*hide\b", re.M)
+HIDDEN, HIDDEN_INPUT = re.compile(r"^#\|\s*hide\s*$", re.M), re.compile(r"^#\|\s*hide_input\b", re.M)
+PICTURES = "nbs/images"  # of the README
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
 
 
-def output_text(output) -> str:
-    "An output as Markdown: text in a code block; pictures and HTML have no place in a README."
+def output_text(cell, output) -> str:
+    "An output as Markdown: text in a code block, a picture as the link to its file; HTML has no place in a README."
     if output.get("name") == "stderr":
         return ""
+    if "image/png" in output.get("data", {}):
+        return f"![{cell.id.replace('-', ' ')}]({PICTURES}/{cell.id}.png)"
     text = output.get("text") or output.get("data", {}).get("text/plain", "")
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
@@ -29,7 +33,14 @@ def cell_markdown(cell) -> str:
     if cell.cell_type != "code" or HIDDEN.search(cell.source):
         return ""
     source = DIRECTIVE.sub("", cell.source).strip()
-    return "\n\n".join([f"```python\n{source}\n```", *filter(None, map(output_text, cell.outputs))])
+    shown = [] if HIDDEN_INPUT.search(cell.source) else [f"```python\n{source}\n```"]
+    return "\n\n".join([*shown, *filter(None, (output_text(cell, output) for output in cell.outputs))])
+
+
+def pictures(notebook: Path = Path("nbs/index.ipynb")) -> dict[Path, bytes]:
+    "The pictures of the notebook, by the files that the README shows."
+    return {Path(f"{PICTURES}/{cell.id}.png"): base64.b64decode(output.data["image/png"]) for cell in nbformat.read(notebook, 4).cells
+            for output in cell.get("outputs", []) if "image/png" in output.get("data", {})}
 
 
 def readme(notebook: Path = Path("nbs/index.ipynb")) -> str:
@@ -40,13 +51,15 @@ def readme(notebook: Path = Path("nbs/index.ipynb")) -> str:
 
 def package_page(text: str) -> str:
     "The README for a package index: links to files become their names."
+    text = re.sub(r"!\[[^\]]*\]\([^)]+\)\n\n\*[^\n]*\*\n\n", "", text)  # a picture and its caption
     return re.sub(r"\[[^\]]+\]\((?!https?:|#)([^)]+)\)", r"`\1`", text)
 
 
 if __name__ == "__main__":
     text = readme()
-    for target, wanted in ((Path("README.md"), text), (Path("tools/package_page.md"), package_page(text))):
+    for target, wanted in {Path("README.md"): text.encode(), Path("tools/package_page.md"): package_page(text).encode(), **pictures()}.items():
         if "--check" not in sys.argv:
-            target.write_text(wanted, encoding="utf-8")
-        elif not target.exists() or target.read_text(encoding="utf-8") != wanted:
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(wanted)
+        elif not target.exists() or target.read_bytes() != wanted:
             sys.exit(f"{target} differs from nbs/index.ipynb. Run `make readme` and commit it.")

@@ -1,11 +1,13 @@
-"""Holds the rooms of the package in order: imports, names of notebooks, faces, references; and writes the table of rooms.
+"""Holds the rooms of the package in order: imports, names of notebooks, faces, references; and writes lists.
 
-A room imports only from rooms above it in ORDER, a module only from modules before it in its room. `--write` writes the
-table of rooms into nbs/index.ipynb and CONTRIBUTING.md; without it the tables are compared.
+A room imports only from rooms above it in ORDER, a module only from modules before it in its room. Lists of rooms and of
+the catalogue stand between marks (`<!-- formats -->`, `<!-- /formats -->`) in nbs/index.ipynb, nbs/guide and
+CONTRIBUTING.md; `--write` writes them, without it they are compared.
 """
 import ast
 import re
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import nbformat
@@ -103,33 +105,62 @@ def reference_faults() -> list[str]:
     return wrong
 
 
-def table(folder: str) -> str:
-    "The rooms in Markdown: name, sentence and notebooks, with links from a folder."
-    lines = ["| room | what it holds | notebooks |", "|---|---|---|"]
+def sentence(room: str) -> str:
+    "What a room holds: the docstring of its face."
+    return ast.get_docstring(ast.parse(Path("psych201", room, "__init__.py").read_text(encoding="utf-8")))
+
+
+def rooms_table(folder: str) -> str:
+    "The rooms in Markdown: name and sentence, with links from a folder."
+    return "\n".join(["| room | what it holds |", "|---|---|", *(f"| [{room}]({folder}{room}) | {sentence(room)} |" for room in ORDER)])
+
+
+def notebooks_table(folder: str) -> str:
+    "The rooms in Markdown with their notebooks."
+    lines = ["| room | notebooks, in the order of imports |", "|---|---|"]
     for room in ORDER:
-        sentence = ast.get_docstring(ast.parse(Path("psych201", room, "__init__.py").read_text(encoding="utf-8")))
         names = [f"[{match[2]}]({folder}{room}/{path.name})" for path in sorted(Path("nbs", room).glob("*.ipynb"))
                  if (match := NUMBERED.match(path.name))]
-        lines.append(f"| `{room}` | {sentence} | {', '.join(names)} |")
+        lines.append(f"| `{room}` | {', '.join(names)} |")
     return "\n".join(lines)
 
 
+def generated() -> dict:
+    "Name of a list -> function of a folder that makes it."
+    spec = spec_from_file_location("catalogue", Path("psych201", "catalogue.py"))
+    spec.loader.exec_module(catalogue := module_from_spec(spec))
+    lists = {name: lambda _, name=name: catalogue.as_table(getattr(catalogue, name.upper())) for name in ("formats", "baselines", "figures", "paradigms")}
+    return lists | {"rooms": rooms_table, "notebooks": notebooks_table}
+
+
 def written(text: str, folder: str) -> str:
-    "A text with the table between its two marks."
-    return re.sub(r"(<!-- rooms -->\n).*?(\n<!-- /rooms -->)", lambda m: m[1] + table(folder) + m[2], text, flags=re.S)
+    "A text with each generated list between its two marks."
+    for name, make in generated().items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + make(folder) + m[2], text, flags=re.S)
+    return text
+
+
+def list_faults(write: bool) -> list[str]:
+    "Lists that are out of date in the guide, the README's notebook and CONTRIBUTING.md; or writes them."
+    wrong = []
+    for path in [Path("nbs/index.ipynb"), *sorted(Path("nbs/guide").glob("*.ipynb"))]:
+        notebook = nbformat.read(path, 4)
+        for cell in notebook.cells:
+            text = written(cell.source, "" if path.parent.name == "nbs" else "../")
+            wrong += [f"{path}: a generated list is out of date; run make readme"] if text != cell.source and not write else []
+            cell.source = text
+        if write:
+            nbformat.write(notebook, path)
+    path = Path("CONTRIBUTING.md")
+    text = path.read_text(encoding="utf-8")
+    if write:
+        path.write_text(written(text, "nbs/"), encoding="utf-8")
+    return wrong + ([f"{path}: a generated list is out of date; run make readme"] if written(text, "nbs/") != text and not write else [])
 
 
 def main() -> int:
-    "Prints the faults, or writes the table."
-    path = Path("nbs/index.ipynb")
-    notebook, wrong = nbformat.read(path, 4), import_faults() + face_faults() + reference_faults()
-    for cell in notebook.cells:
-        text = written(cell.source, "")
-        if text != cell.source and "--write" not in sys.argv:
-            wrong.append(f"{path}: the table of rooms is out of date; run make readme")
-        cell.source = text
-    if "--write" in sys.argv:
-        nbformat.write(notebook, path)
+    "Prints the faults, or writes the lists."
+    wrong = import_faults() + face_faults() + reference_faults() + list_faults("--write" in sys.argv)
     print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 

@@ -104,17 +104,17 @@ def _spread(rows: list, n: int | None) -> list:
 def select(
     dataset: Dataset,
     studies: Iterable[str] | None = None,  # names of studies; None: all
-    transcripts: int | None = None,  # at most so many per study, evenly spread; None: all
+    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
 ) -> Dataset:  # the same problems and passed_over
     "A part of a data set; raises `ValueError` for a study that it does not hold."
     groups = by_study(dataset)
-    if isinstance(studies, str) or (transcripts or 0) < 0:
-        raise ValueError("studies is a list of names, transcripts a number of at least 0.")
+    if isinstance(studies, str) or (limit or 0) < 0:
+        raise ValueError("studies is a list of names, limit a number of at least 0.")
     studies = None if studies is None else list(studies)
     if unknown := sorted(set(studies or ()) - set(groups)):
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(groups) or 'none'}.")
     wanted = set(groups if studies is None else studies)
-    chosen = [row for study, rows in groups.items() if study in wanted for row in _spread(rows, transcripts)]
+    chosen = [row for study, rows in groups.items() if study in wanted for row in _spread(rows, limit)]
     return Dataset(chosen, dataset.problems, dataset.passed_over, dataset)
 
 # %% ../../nbs/data/07_datasets.ipynb #sample-path
@@ -158,7 +158,7 @@ def load_data(
     source: str | Path | Iterable[str | Path] = "sample",  # sample, folder, file, alias or hub id, or several of them
     on_error: str = "raise",  # raise: stop at the first problem; collect: read what is good and list the rest
     studies: list[str] | None = None,  # names of studies; of a folder only these are read; None: all
-    transcripts: int | None = None,  # at most so many per study, evenly spread; None: all
+    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
     revision: str | None = None,  # of a hub data set
     split: str | None = None,  # of an archive or a hub data set; None: all of an archive, train of the hub
 ) -> Dataset:
@@ -179,8 +179,8 @@ def load_data(
         loaded.transcripts += _new_studies(found, set(by_study(loaded)), one, report)
         loaded.passed_over += passed_over
     if wanted and not wanted <= set(by_study(loaded)):  # read everything, to say what there is
-        return select(load_data(sources, on_error, revision=revision, split=split), studies, transcripts)
-    return select(loaded, studies, transcripts)
+        return select(load_data(sources, on_error, revision=revision, split=split), studies, limit)
+    return select(loaded, studies, limit)
 
 # %% ../../nbs/data/07_datasets.ipynb #lazy-dataset
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def open_data(
     source: str | Path | Iterable[str | Path] = "sample",  # as for load
     on_error: str = "raise",
     studies: Iterable[str] | None = None,
-    transcripts: int | None = None,  # at most so many per study, evenly spread; None: all
+    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
     revision: str | None = None,
     split: str | None = None,
 ) -> Dataset | LazyDataset:
@@ -236,11 +236,11 @@ def open_data(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     folder = Path(os.path.expanduser(sources[0])) if len(sources) == 1 else None
     if folder is None or not is_archive(folder):
-        return load_data(sources, on_error, studies, transcripts, revision, split)
+        return load_data(sources, on_error, studies, limit, revision, split)
     there = {file.study for file in archive_files(folder, split=split)}
     if unknown := sorted(set(studies or ()) - there):
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(sorted(there)) or 'none'}.")
-    return LazyDataset(folder, tuple(studies) if studies else None, split, transcripts)
+    return LazyDataset(folder, tuple(studies) if studies else None, split, limit)
 
 # %% ../../nbs/data/07_datasets.ipynb #cards-of
 def _cards_of(folder: Path) -> list[StudyCard]:

@@ -41,7 +41,7 @@ def compile_layers(
         reason = "it is a mixture of experts"
     reason = reason or _missing_compiler(model.device)
     if reason or not (layers := _layers_of(model)):
-        raise ModelError(f"The layers of {type(model).__name__} are not compiled here: {reason or 'it names none'}; leave out --compiled, or set compiled = no in settings.ini.")
+        raise ModelError(f"The layers of {type(model).__name__} are not compiled here: {reason or 'it names none'}; leave out --compile, or set compiled = no in settings.ini.")
     AttentionInterface.register(NAME, torch.compiler.disable(attend_layer))
     for layer in layers:
         layer.compile(dynamic=True)

@@ -142,7 +142,7 @@ def load_model(
     dtype: str | None = None,  # one of settings.DTYPE_NAMES; None: as in settings.ini
     device: str | None = None,  # auto, cpu, cuda, cuda:1, mps; None: as in settings.ini
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
-    compiled: bool | None = None,  # let PyTorch compile its layers; None: as in settings.ini
+    compile: bool | None = None,  # let PyTorch compile its layers; None: as in settings.ini
     trust_remote_code: bool = False,  # True: code that comes with the model may run; read it first
 ) -> LanguageModel:
     "A model ready to score, attending by our own function where that was tested with its kind (likelihood.attention); raises `ModelError` naming the ways out."
@@ -159,5 +159,5 @@ def load_model(
     _announce_copy(given, described, place, size_b)
     described = replace(described, size_b=size_b) if described.guessed or not described.size_b else described
     model = to_mixed(model) if dtype == "mixed" else model
-    model = compile_layers(model) if (settings.compiled if compiled is None else compiled) else model
+    model = compile_layers(model) if (settings.compile if compile is None else compile) else model
     return LanguageModel(model, tokenizer, described, commit, tokenizer_hash(tokenizer))

@@ -39,7 +39,7 @@ def _check_inputs(run: Run, held: dict, inputs: dict[str, str], transcripts: dic
     other = [key for key, digest in inputs.items() if key in held and held[key].inputs[key] != digest]
     if other:
         raise StoreError(f"{len(other)} transcripts are not put to {run.model} as they were when they were scored (the first is "
-                         f"{transcripts[other[0]]!r}). Choose another output folder, or score them anew (restart=True, --restart).")
+                         f"{transcripts[other[0]]!r}). Choose another output folder, or score them anew (overwrite=True, --overwrite).")
 
 # %% ../../nbs/scoring/08_plan.ipynb #check-contexts
 def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcripts: Iterable[Transcript]) -> None:
@@ -53,7 +53,7 @@ def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcript
     if other:
         raise StoreError(f"{len(other)} stored transcripts of {other[0]} are not in these data, and {run.model} scored them with "
                          "other options than these give. Score all transcripts of the study at once, into another output folder "
-                         "or anew (restart=True, --restart), or forget those (prune=True, --prune).")
+                         "or anew (overwrite=True, --overwrite), or forget those (prune=True, --prune).")
 
 # %% ../../nbs/scoring/08_plan.ipynb #as-here
 def _as_here(run: Run, shard: Shard) -> bool:
@@ -65,7 +65,7 @@ def make_plan(
     scorer: Scorer,
     run: Run,
     dataset: Iterable[Transcript],
-    restart: bool = False,
+    overwrite: bool = False,
     forgotten: Iterable[str] = (),  # keys of stored transcripts that will be taken out
 ) -> Plan:
     "What is left to do; raises `StoreError` if the store holds scores that do not belong to these."
@@ -74,12 +74,12 @@ def make_plan(
     forgotten = set(forgotten)
     held = {key: shard for key, shard in run.held().items() if key not in forgotten}
     same = {key for key, shard in held.items() if _as_here(run, shard) and inputs.get(key, shard.inputs[key]) == shard.inputs[key]}
-    done = set(held) if not restart else same if set(held) & set(inputs) - same else set()
+    done = set(held) if not overwrite else same if set(held) & set(inputs) - same else set()
     todo = {key: transcript for key, transcript in transcripts.items() if key not in done}
     stay = list({shard.path: shard for key, shard in held.items() if key not in todo}.values())
     check_together(run, stay)
     _check_contexts(scorer, run, {key: shard for key, shard in held.items() if key not in inputs}, transcripts.values())
-    if not restart:
+    if not overwrite:
         _check_inputs(run, held, inputs, transcripts)
     return Plan(inputs, by_study(todo.values()), set(todo) & set(held), stay)
 
@@ -157,8 +157,8 @@ def announce_options(
         say(f"{scorer.name}: for {len(experiments & set(scorer.options))} of {len(experiments)} experiments the log-probability of "
             f"each option is kept.{_cost_of_options(scorer, transcripts)}")
     if other := _stored_with_others(scorer, plan, dataset):
-        say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is {other[0]!r}); restart=True "
-            "(--restart) scores them anew.")
+        say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is {other[0]!r}); overwrite=True "
+            "(--overwrite) scores them anew.")
 
 # %% ../../nbs/scoring/08_plan.ipynb #unchanged
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:

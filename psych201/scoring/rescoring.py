@@ -68,7 +68,7 @@ def largest_move(
 def _way_out(run: Run, shard: Shard) -> str:
     "The end of a message: what differs between a shard and the run, and what to do."
     return (f"What differs: {differences(shard.identity.proved, run.identity.proved)}. Choose another output folder, or "
-            "score everything that lies there anew (restart=True, --restart).")
+            "score everything that lies there anew (overwrite=True, --overwrite).")
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #check-shard
 def check_shard(

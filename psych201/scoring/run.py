@@ -39,10 +39,10 @@ from ..store.write import Run, describe, drop_hidden, save_shard
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/10_run.ipynb #with-options
-def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, options: str, rule: str) -> LanguageModelScorer:
+def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None, option_logprobs: str, rule: str) -> LanguageModelScorer:
     "A language model as a scorer that knows the options of a data set; rule paper knows none, and where they are renamed they are not those."
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
-    known = {} if rule == "paper" or renames_options(format) else choose_options(dataset.whole, language_model.tokenizer, options)
+    known = {} if rule == "paper" or renames_options(format) else choose_options(dataset.whole, language_model.tokenizer, option_logprobs)
     return LanguageModelScorer(language_model, format, limit, rule, known, prepared=prepare(format, dataset.whole))
 
 # %% ../../nbs/scoring/10_run.ipynb #make-scorer
@@ -51,19 +51,19 @@ def make_scorer(
     dataset: Dataset,  # from whose responses a baseline takes its options
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
-    options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
+    option_logprobs: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
     rule: str = "span",  # how the tokens of responses are found; one of published.RULES
     **how,  # dtype, device, revision; see models.load_model
 ) -> Scorer:
     "The scorer that a name stands for."
     check_format(format)
-    check_options(options)
+    check_options(option_logprobs)
     check_rule(rule)
     if name.startswith("baseline:"):
         if (format, rule) != ("plain", "span"):
             raise ValueError(f"A baseline reads no text, so it knows the format plain and the rule span only, not {format!r} and {rule!r}.")
         return make_baseline(name, dataset.whole)
-    return _with_options(models.load_model(name, **how), dataset, format, max_tokens, options, rule)
+    return _with_options(models.load_model(name, **how), dataset, format, max_tokens, option_logprobs, rule)
 
 # %% ../../nbs/scoring/10_run.ipynb #progress-bar
 def _bar(kind: str, title: str, total: int):
@@ -170,13 +170,13 @@ def _as_dataset(dataset) -> Dataset | LazyDataset:
 
 # %% ../../nbs/scoring/10_run.ipynb #as-scorer
 def _as_scorer(scorer, dataset: Dataset, *how) -> Scorer:
-    "A scorer from what `score` takes; `how` is format, max_tokens, options and rule."
+    "A scorer from what `score` takes; `how` is format, max_tokens, option_logprobs and rule."
     if isinstance(scorer, str):
         return make_scorer(scorer, dataset, *how)
     if isinstance(scorer, LanguageModel):
         return _with_options(scorer, dataset, *how)
     if how != ("plain", None, "single", "span"):
-        raise ValueError("format, max_tokens, options and rule belong to the scorer; give them to it.")
+        raise ValueError("format, max_tokens, option_logprobs and rule belong to the scorer; give them to it.")
     return scorer
 
 # %% ../../nbs/scoring/10_run.ipynb #work
@@ -199,9 +199,9 @@ def score(
     store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini; for a model or a name
-    options: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
+    option_logprobs: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
     rule: str = "span",  # how the tokens of responses are found; one of published.RULES; for a model or a name
-    restart: bool = False,  # True: score these transcripts anew, replacing what is stored of them
+    overwrite: bool = False,  # True: score these transcripts anew, replacing what is stored of them
     prune: bool = False,  # True: forget what is stored of the studies of the data and is no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress
     limits: Limits | None = None,  # when a shard is closed; None: as in settings.ini
@@ -210,14 +210,14 @@ def score(
     dataset = _as_dataset(dataset)
     if prune:
         _check_prune(dataset)
-    scorer = _as_scorer(scorer, dataset, format, max_tokens, options, rule)
+    scorer = _as_scorer(scorer, dataset, format, max_tokens, option_logprobs, rule)
     if isinstance(dataset, LazyDataset):
-        done = [score(scorer, part, store, restart=restart, prune=prune, progress=progress, limits=limits) for _, part in dataset.parts()]
+        done = [score(scorer, part, store, overwrite=overwrite, prune=prune, progress=progress, limits=limits) for _, part in dataset.parts()]
         return pd.concat(done)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
     old = outdated(run, dataset.whole, by_study(dataset))
-    plan = make_plan(scorer, run, dataset, restart, set().union(*old.values()) if prune else ())
+    plan = make_plan(scorer, run, dataset, overwrite, set().union(*old.values()) if prune else ())
     if checked := verify_by_rescoring(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts scored again came out the same.")
     _announce_outdated(run, old, prune, say)
@@ -239,5 +239,5 @@ def example_store() -> str:  # its folder
 
     folder = mkdtemp()
     for name in ("tiny-llama", "tiny-gemma"):
-        score(models.load_model(name), data.load_data("sample", transcripts=1), folder, progress="none")
+        score(models.load_model(name), data.load_data("sample", limit=1), folder, progress="none")
     return folder

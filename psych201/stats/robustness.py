@@ -45,7 +45,7 @@ def _chat(store: Path, post: str, base: str) -> pl.DataFrame:
 def _choices(store: Path, post: str, base: str) -> pl.DataFrame:
     found = scan_choices(store, [post, base], ["plain"], ["span"]).collect()
     if found["model"].n_unique() < 2:
-        raise StoreError("no options are known of both models: the answers are free, or were scored with --options none")
+        raise StoreError("no options are known of both models: the answers are free, or were scored with --option-logprobs none")
     return found
 
 # %% ../../nbs/stats/10_robustness.ipynb #options-scores

@@ -96,7 +96,7 @@ def _facts_in(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError as error:
         raise StoreError(f"{path} is no table of transcripts, or damaged ({type(error).__name__}); put it back, or remove it "
-                         "and score its study anew (restart=True, --restart).") from None
+                         "and score its study anew (overwrite=True, --overwrite).") from None
 
 # %% ../../nbs/store/02_shards.ipynb #save-facts
 def save_facts(
@@ -121,7 +121,7 @@ def read_facts(
     facts = pl.concat([pl.DataFrame(schema=FACTS), *map(_facts_in, paths)]).unique("transcript", maintain_order=True)
     if missing := (keys or set()) - set(facts["transcript"]):
         raise StoreError(f"{Path(store, 'transcripts')} lacks {len(missing)} scored transcripts; put its files back, or "
-                         "score anew (restart=True, --restart).")
+                         "score anew (overwrite=True, --overwrite).")
     return facts
 
 # %% ../../nbs/store/02_shards.ipynb #choose-probes
@@ -162,5 +162,5 @@ def read_probe(
     path = _probe_path(store, key, shard.inputs[key])
     if not path.is_file():
         raise StoreError(f"{path} is missing, so it cannot be proved that {shard.path} would come out the same; put it "
-                         "back, or score anew (restart=True, --restart).")
+                         "back, or score anew (overwrite=True, --overwrite).")
     return Transcript(**json.loads(path.read_text(encoding="utf-8")))

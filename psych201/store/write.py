@@ -63,7 +63,7 @@ def check_together(
     for shard in shards:
         if other := differences(shard.identity.must, run.identity.must):
             raise StoreError(f"{shard.path.parent} holds scores of {shard.study} made differently: {other}. Choose another "
-                             "output folder, give the model another name (NAME=MODEL), or score everything that lies there anew (restart=True, --restart).")
+                             "output folder, give the model another name (NAME=MODEL), or score everything that lies there anew (overwrite=True, --overwrite).")
 
 # %% ../../nbs/store/03_write.ipynb #write-shard
 def shard_path(

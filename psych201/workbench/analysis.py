@@ -21,35 +21,35 @@ from ..store.read import find_shards
 
 # %% ../../nbs/workbench/01_analysis.ipynb #begin
 def begin(
-    data: str | Path,  # folder of a score store; '': two tiny random models are scored now
+    store: str | Path,  # folder of a score store; '': two tiny random models are scored now
     output: str | Path,  # folder for figures/ and tables/; '': a temporary folder
 ) -> tuple[str, Path]:  # the same, existing
     "The store and the output folder of an analysis."
-    if not data:
+    if not store:
         from psych201.scoring.run import example_store
-        data = example_store()
-    return str(data), Path(output or mkdtemp())
+        store = example_store()
+    return str(store), Path(output or mkdtemp())
 
 # %% ../../nbs/workbench/01_analysis.ipynb #scored
 def scored_models(
-    data: str | Path,  # folder of a score store
+    store: str | Path,  # folder of a score store
     models: Sequence[str] = (),  # none: all
     format: str = "plain",
     rule: str = "span",
 ) -> list[str]:  # sorted by name
     "The models of which the store holds scores."
-    return sorted({shard.model for shard in find_shards(data, models or None, [format], [rule])})
+    return sorted({shard.model for shard in find_shards(store, models or None, [format], [rule])})
 
 
 def scored_pairs(
-    data: str | Path,  # folder of a score store
+    store: str | Path,  # folder of a score store
     models: Sequence[str] = (),  # none: all
     format: str = "plain",
     rule: str = "span",
     more: Iterable[Sequence[str]] = (),  # further (post-trained, base) pairs
 ) -> list[tuple[str, str]]:  # (post-trained, base)
     "The pairs of which the store holds scores of both models."
-    return pairs_among(scored_models(data, models, format, rule), more)
+    return pairs_among(scored_models(store, models, format, rule), more)
 
 # %% ../../nbs/workbench/01_analysis.ipynb #no-effect
 NO_PAIR = "no base model and its post-trained model are both scored; score both of a pair, or name one (--pair POST BASE)."
@@ -78,14 +78,14 @@ def why_no_format(
 
 # %% ../../nbs/workbench/01_analysis.ipynb #put-otherwise
 def changed_by_format(
-    data: str | Path,  # folder of a score store
+    store: str | Path,  # folder of a score store
     model: str,
     format: str,
     rule: str = "span",
     against: str = "plain",
 ) -> list[str]:  # keys of transcripts, sorted
     "The transcripts that a format and another one put to a model in different words."
-    sides = ({key: digest for shard in find_shards(data, [model], [name], [rule]) for key, digest in shard.inputs.items()} for name in (format, against))
+    sides = ({key: digest for shard in find_shards(store, [model], [name], [rule]) for key, digest in shard.inputs.items()} for name in (format, against))
     one, other = sides
     return sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
 

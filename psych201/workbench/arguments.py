@@ -28,22 +28,22 @@ OPTIONS = {
                    "(default: the sample, and the folder of PSYCH201_DATA where it is set)"),
     "--split": dict(metavar="NAME", help="train or evaluation, of an archive or a hub data set (default: all of an archive, train of the hub)"),
     "--studies": dict(nargs="+", metavar="STUDY", help="only these studies"),
-    "--transcripts": dict(type=_whole_number, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
+    "--limit": dict(type=_whole_number, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
     "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
-    "--scores": dict(metavar="FOLDER", help="the scores to read (default: scores/ of the output folder)"),
+    "--store": dict(metavar="FOLDER", help="the store of scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help=f"how a transcript becomes input (default: plain): {in_words(FORMATS)}; or paper: plain, as published (--rule paper)"),
     "--dtype": dict(choices=DTYPE_NAMES, help="what a model computes in; mixed: float32, but products of matrices in bfloat16; int8 and nf4: quantised by bitsandbytes (default: settings.ini)"),
-    "--compiled": dict(action="store_true", default=None, help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
+    "--compile": dict(action="store_true", default=None, help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
     "--precision-check": dict(type=_whole_number, metavar="N", help="score N transcripts again in float32, and report the difference"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
     "--trust-remote-code": dict(action="store_true", default=None, help="let Python code run that comes with a model; read it first"),
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=_whole_number, metavar="N", help="longest input in tokens (0: the context window; default: settings.ini)"),
-    "--options": dict(choices=("single", "all", "none"), help="whose log-probability is kept of each response: options of one token "
+    "--option-logprobs": dict(choices=("single", "all", "none"), help="whose log-probability is kept of each response: options of one token "
                       "(default), also longer ones, which takes longer, or none"),
     "--rule": dict(choices=("span", "paper"), help="how the tokens of responses are found: exactly (default), or by the published search"),
-    "--restart": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
+    "--overwrite": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
     "--prune": dict(action="store_true", default=None, help="forget scores of transcripts that are no longer in the data (edited, removed)"),
 }  # the shared options: name -> arguments of argparse
 
@@ -88,14 +88,14 @@ def check_device(
 def check_data(
     sources: Iterable[str],
     studies: list[str] | None = None,
-    transcripts: int | None = None,  # at most so many per study; 0 or None: all
+    limit: int | None = None,  # at most so many transcripts per study; 0 or None: all
     revision: str | None = None,
     split: str | None = None,
 ):  # Dataset, or LazyDataset of an archive
     "The data set of a command; raises `ValueError` if a source cannot be read at all, or there is nothing in it."
     from psych201.data import datasets as data
 
-    dataset = data.open_data(sources, on_error="collect", studies=studies, transcripts=transcripts or None, revision=revision, split=split)
+    dataset = data.open_data(sources, on_error="collect", studies=studies, limit=limit or None, revision=revision, split=split)
     if whole := [problem for problem in dataset.problems if problem.line is None]:
         raise ValueError(str(whole[0]))
     if not len(dataset):

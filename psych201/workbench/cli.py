@@ -73,9 +73,9 @@ def _score_command(arguments: argparse.Namespace) -> int:
         arguments.format, arguments.rule = format, rule
     check_device(arguments.device)
     sources = arguments.data or default_sources()
-    dataset = check_data(sources, arguments.studies, arguments.transcripts, arguments.data_revision, arguments.split)
+    dataset = check_data(sources, arguments.studies, arguments.limit, arguments.data_revision, arguments.split)
     make_folder(output)
-    given = given_options(arguments, "split", "studies", "transcripts", "format", "dtype", "compiled", "precision_check", "device", "revision", "trust_remote_code", "data_revision", "max_tokens", "options", "rule", "restart", "prune")
+    given = given_options(arguments, "split", "studies", "limit", "format", "dtype", "compile", "precision_check", "device", "revision", "trust_remote_code", "data_revision", "max_tokens", "option_logprobs", "rule", "overwrite", "prune")
     outcome = score_models(names, output, data=sources, progress=_progress(), **given)
     return _report_scores(outcome, output, dataset, format, rule)
 
@@ -106,12 +106,12 @@ def _stored_names(names: Iterable[str] | None) -> list[str] | None:
 def _paper_command(arguments: argparse.Namespace) -> int:
     "psych201 paper: draws the figures from a store of scores, or from the published numbers."
     if arguments.published:
-        given = [name for name in ("scores", "models", "figures", "pair", "data", "format", "rule") if getattr(arguments, name)]
+        given = [name for name in ("store", "models", "figures", "pair", "data", "format", "rule") if getattr(arguments, name)]
         if given:
             raise UserError(f"--published draws all figures from the published numbers; --{given[0]} is about a store of scores. Leave one of them out.")
         return _published(Path(arguments.output or load_settings().runs_path / "published"))
     output = Path(arguments.output or load_settings().runs_path / "scores-of-models")
-    scores, models = Path(arguments.scores or output / "scores"), _stored_names(arguments.models)
+    store, models = Path(arguments.store or output / "scores"), _stored_names(arguments.models)
     from psych201.inputs.formats import format_and_rule
 
     format, rule = format_and_rule(arguments.format or "plain", arguments.rule)
@@ -124,7 +124,7 @@ def _paper_command(arguments: argparse.Namespace) -> int:
     pairs_among([], pairs)
     if arguments.data:
         check_data(arguments.data)
-    page = draw_paper(scores, output, models or [], format, rule, pairs, arguments.figures, arguments.data or [])
+    page = draw_paper(store, output, models or [], format, rule, pairs, arguments.figures, arguments.data or [])
     _report_page(page, output)
     if (output / "tables" / "mean_nll.csv").exists():
         print(f"\n{_figure_numbers(output)}")
@@ -149,11 +149,11 @@ def _published(output: Path) -> int:
     return 0
 
 # %% ../../nbs/workbench/06_cli.ipynb #demo-on-data
-def _demo_on_data(names: list[str], folder: Path, transcripts: int | None, output: Path, **given) -> int:
+def _demo_on_data(names: list[str], folder: Path, limit: int | None, output: Path, **given) -> int:
     "Scores real studies and draws their NLL; returns the exit status."
-    limit = 2 if transcripts is None else transcripts
+    limit = 2 if limit is None else limit
     print(f"\nNow {f'{limit} transcripts' if limit else 'all transcripts'} of each study in {folder}.")
-    outcome = score_models(names, output, data=[str(folder)], transcripts=limit, **given)
+    outcome = score_models(names, output, data=[str(folder)], limit=limit, **given)
     status = _summary_line(outcome, output)
     if outcome.notebooks:
         _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--data", str(folder), "--figures", "data_set", "nll_by_size", "nll_by_study"]))
@@ -165,7 +165,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
     from psych201.models import cards
 
     output = Path(arguments.output or load_settings().runs_path / "demo")
-    given = given_options(arguments, "restart") | {"progress": _progress()}
+    given = given_options(arguments, "overwrite") | {"progress": _progress()}
     baselines = ["baseline:uniform", "baseline:earlier"]
     outcome = score_models([*cards.PACKAGED, *cards.SHIPPED, *baselines], output, data=["sample"], **given)
     published = score_models(cards.SHIPPED, output, data=["sample"], rule="paper", **given)
@@ -175,7 +175,7 @@ def _demo_command(arguments: argparse.Namespace) -> int:
     if outcome.notebooks:
         _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--data", "sample"]))
     if folder := load_settings().data_path:
-        status |= _demo_on_data([*cards.PACKAGED, *baselines], folder, arguments.transcripts, output / "data", **given)
+        status |= _demo_on_data([*cards.PACKAGED, *baselines], folder, arguments.limit, output / "data", **given)
     return status
 
 # %% ../../nbs/workbench/06_cli.ipynb #record
@@ -205,9 +205,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"psych201 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
-                         *(name for name in OPTIONS if name != "--scores"))
+                         *(name for name in OPTIONS if name != "--store"))
     score.add_argument("models", nargs="+", metavar="MODEL", help=f"packaged name, hub id, folder, .gguf file, BASE+ADAPTER, a name of models.csv, NAME=any of these, or a baseline ({in_words(BASELINES)})")
-    paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--scores", "--output", "--format", "--rule")
+    paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--store", "--output", "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"), help="compare these two models too, beside the published pairs (may be given again)")
     paper.add_argument("--figures", nargs="+", metavar="NAME", help=f"only these figures: {in_words(name for names in figures_of('describe').values() for name in names)}")
@@ -231,7 +231,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--seen", nargs="+", metavar="SOURCE", help="transcripts that were trained on, and evaluate nothing (default: all studies of Psych-101)")
     new = _add_command(commands, new_command, "psych201 new wulff2020decks")
     new.add_argument("folder", metavar="STUDY", help="the folder to make; its name is that of the study")
-    _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--transcripts", "--restart")
+    _add_command(commands, _demo_command, "psych201 demo --output runs/demo", "--output", "--limit", "--overwrite")
     return parser
 
 # %% ../../nbs/workbench/06_cli.ipynb #interrupt

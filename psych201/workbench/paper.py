@@ -52,9 +52,9 @@ def _run(name: str, output: Path, parameters: dict) -> Path | None:
         return None
 
 # %% ../../nbs/workbench/03_paper.ipynb #not-scored
-def _not_scored(scores: Path, wanted: Iterable[str], format: str, rule: str) -> list[Gap]:
+def _not_scored(store: Path, wanted: Iterable[str], format: str, rule: str) -> list[Gap]:
     "Models that were asked for and are not in the store; raises `StoreError` if it holds nothing at all."
-    missing = set(wanted) - set(scored_models(scores, (), format, rule))
+    missing = set(wanted) - set(scored_models(store, (), format, rule))
     ask = {"format": "" if format == "plain" else f" --format {format}", "rule": "" if rule == "span" else f" --rule {rule}"}
     return [Gap(name, f"not scored; {did_you_mean_model(name)}psych201 score {name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
 
@@ -62,29 +62,29 @@ def _not_scored(scores: Path, wanted: Iterable[str], format: str, rule: str) -> 
 DIGESTS = ("weights", "config", "tokenizer")  # of which a score's identity holds the SHA-256
 
 # %% ../../nbs/workbench/03_paper.ipynb #manifest
-def _manifest(scores: Path, models: Sequence[str], format: str, rule: str) -> pl.DataFrame:
+def _manifest(store: Path, models: Sequence[str], format: str, rule: str) -> pl.DataFrame:
     "How the scores of each model were made, and how much there is of it; only columns that say something."
     held: dict[str, list] = {}
-    for shard in find_shards(scores, models or None, [format], [rule]):
+    for shard in find_shards(store, models or None, [format], [rule]):
         held.setdefault(shard.model, []).append(shard)
     rows = [{"model": model, "studies": len({one.study for one in shards}), "transcripts": len(set().union(*(one.inputs for one in shards))),
              **{part: " and ".join(sorted({str(one.identity.must[part]) for one in shards if part in one.identity.must})) or None for part in DIGESTS}}
             for model, shards in held.items()]
     counts = pl.DataFrame(rows, schema=dict(model=pl.String, studies=pl.Int64, transcripts=pl.Int64) | dict.fromkeys(DIGESTS, pl.String))
-    made = counts.join(read_conditions(scores, models or None, [format], [rule]), on="model", how="left", maintain_order="left")
+    made = counts.join(read_conditions(store, models or None, [format], [rule]), on="model", how="left", maintain_order="left")
     return made.select(column for column in made if column.null_count() < len(column)).sort("model")
 
 # %% ../../nbs/workbench/03_paper.ipynb #simulated
-def _simulated(scores: Path, models: Sequence[str], format: str, rule: str) -> str:
+def _simulated(store: Path, models: Sequence[str], format: str, rule: str) -> str:
     "A sentence about the studies of the built-in sample, if they are among what is scored."
     own = {path.name for path in sample_path().iterdir() if path.is_dir()}
-    found = sorted(own & {shard.study for shard in find_shards(scores, models or None, [format], [rule])})
+    found = sorted(own & {shard.study for shard in find_shards(store, models or None, [format], [rule])})
     return f" {' and '.join(found)}: simulated people, who follow simple rules; they show the method and cannot say how human-like a model is." if found else ""
 
 # %% ../../nbs/workbench/03_paper.ipynb #own-domains
-def _own_domains(sources: Sequence[str]) -> dict[str, str]:  # study -> domain
+def _own_domains(data: Sequence[str]) -> dict[str, str]:  # study -> domain
     "Domains of the studies that have a study.toml with one, in the sources."
-    table = studies(sources)
+    table = studies(data)
     return dict(table.loc[(table["data_set"] == "own") & (table["domain"] != ""), ["study", "domain"]].itertuples(index=False))
 
 # %% ../../nbs/workbench/03_paper.ipynb #clock
@@ -96,32 +96,32 @@ def _clock(folder: Path) -> float:  # seconds since 1970
 
 # %% ../../nbs/workbench/03_paper.ipynb #draw-paper
 def draw_paper(
-    scores: Path,  # the store
+    store: Path,  # the store
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
     models: Sequence[str] = (),  # none: all in the store
     format: str = "plain",
     rule: str = "span",
     pairs: Sequence[Sequence[str]] = (),  # further (post-trained, base) pairs
     figures: Iterable[str] | None = None,  # None: all
-    sources: Sequence[str] = (),  # of the transcripts, for ages, nationalities and a study.toml; none: not shown
+    data: Sequence[str] = (),  # of the transcripts, for ages, nationalities and a study.toml; none: not shown
 ) -> Path:  # the page
     "Draws the figures of the paper from a store and writes their page; raises `StoreError` if none of the models is in it."
     chosen = choose_analyses(figures)
-    gaps = _not_scored(scores, [*models, *sum(map(list, pairs), [])], format, rule)
+    gaps = _not_scored(store, [*models, *sum(map(list, pairs), [])], format, rule)
     for gap in gaps:
         print(f"Missing:   {gap.what}: {gap.why}", file=sys.stderr)
     begun = _clock(output)
     there = [model for model in models if model not in {gap.what for gap in gaps}]
-    for note in version_notes(scores, there or list(models) or None, [format], [rule]):
+    for note in version_notes(store, there or list(models) or None, [format], [rule]):
         print(note, file=sys.stderr)
-    given = dict(data=str(scores), output=str(output), models=there, format=format, rule=rule, pairs=[list(pair) for pair in pairs],
-                 sources=list(sources), domains=_own_domains(sources))
+    given = dict(store=str(store), output=str(output), models=there, format=format, rule=rule, pairs=[list(pair) for pair in pairs],
+                 data=list(data), domains=_own_domains(data))
     for place, name in enumerate(chosen):
         print(f"{name} ({place + 1} of {len(chosen)})", file=sys.stderr)
         _run(name, output, given)
-    save_tables(output, manifest=_manifest(scores, there, format, rule))
+    save_tables(output, manifest=_manifest(store, there, format, rule))
     what = f"{', '.join(models) or 'all models of the store'}, format {format}, rule {rule}"
-    return write_page(output, "How human-like?", f"Scores of {scores}: {what}. Lower NLL is more human-like; the published points are grey.{_simulated(scores, there, format, rule)}", gaps, begun)
+    return write_page(output, "How human-like?", f"Scores of {store}: {what}. Lower NLL is more human-like; the published points are grey.{_simulated(store, there, format, rule)}", gaps, begun)
 
 # %% ../../nbs/workbench/03_paper.ipynb #draw-published
 def draw_published(
@@ -142,7 +142,7 @@ def _check_folder(output: Path) -> None:
 
 # %% ../../nbs/workbench/03_paper.ipynb #draw-description
 def draw_description(
-    sources: Sequence[str],  # 'sample', folders, files, hub ids, or one archive
+    data: Sequence[str],  # 'sample', folders, files, hub ids, or one archive
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
     split: str = "",  # evaluation or train; '': all
     embedding: str = "",  # of instructions; see embeddings.embed
@@ -151,7 +151,7 @@ def draw_description(
     "Draws a data set on one page; raises `WorkbenchError` if the notebook fails, or the folder holds another page."
     _check_folder(output)
     begun = _clock(output)
-    run_notebook("describe", output / "notebooks" / "describe.ipynb", dict(sources=list(sources), output=str(output), split=split, embedding=embedding), verbose=False)
+    run_notebook("describe", output / "notebooks" / "describe.ipynb", dict(data=list(data), output=str(output), split=split, embedding=embedding), verbose=False)
     part = f", split {split}" if split else ""
     gaps = [Gap(f"{len(problems):,} record{'s' * (len(problems) > 1)}", f"not readable and left out; the first: {problems[0]} psych201 check lists them.")] if problems else []
-    return write_page(output, "What is in these data?", f"{', '.join(map(str, sources))}{part}. Numbers in grey are those of arXiv 2605.07632.", gaps, since=begun)
+    return write_page(output, "What is in these data?", f"{', '.join(map(str, data))}{part}. Numbers in grey are those of arXiv 2605.07632.", gaps, since=begun)

@@ -191,7 +191,7 @@ def copy_name(
     "The name of the executed copy for a model."
     from psych201.store.atomic import file_name
     what = "+".join(Path(name).name for name in parameters.get("studies") or parameters.get("data") or ["sample"])
-    lasting = {name: value for name, value in parameters.items() if name not in ("progress", "restart", "prune")} | {"model": model}
+    lasting = {name: value for name, value in parameters.items() if name not in ("progress", "overwrite", "prune")} | {"model": model}
     digest = sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
     return f"score_model-{file_name(model)}-{file_name(what)[:40]}-{digest[:6]}.ipynb"
 
@@ -205,7 +205,7 @@ def score_models(
     "Runs `score_model.ipynb` once per model and goes on past failures."
     output, outcome = Path(output), Outcome()
     for name in names:
-        given, stored = {"model": name, "scores": str(output / "scores"), **parameters}, name_and_place(name)[0]
+        given, stored = {"model": name, "store": str(output / "scores"), **parameters}, name_and_place(name)[0]
         try:
             copy = output / "notebooks" / copy_name(stored, parameters)
             outcome.notebooks[stored] = run_notebook("score_model", copy, given, verbose)
