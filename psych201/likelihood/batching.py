@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-# %% ../../nbs/likelihood/06_batching.ipynb #batching-import-third
+# %% ../../nbs/likelihood/06_batching.ipynb #batching-import-arrays
 import numpy as np
 import torch
 
+# %% ../../nbs/likelihood/06_batching.ipynb #batching-import-third
 from ..inputs.tokens import Tokens
 from .logprobs import can_pack
 from .nll import ResponseScores, _runs, response_nll
