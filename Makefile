@@ -1,4 +1,4 @@
-# make demo: install, score the models that come with the package on the sample, draw the figures.   make test: all tests.
+# make demo: install, score the models that come with the package on the sample, draw the figures.   make test: tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ NBDEV_TEST := OMP_NUM_THREADS=1 nbdev-test --skip-file-re '^([_.]|organism)'
 # Two processes with one thread each: with two threads each they wait for each other. One of them may need 8 GB.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
-.PHONY: help venv install demo test test-fast test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
+.PHONY: help venv install demo test test-slow test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,15 +41,14 @@ $(VENV)/.developer: $(VENV)/.installed
 demo: venv  ## score the models that come with the package on the sample and draw the figures
 	psych201 demo
 
-test: check  ## all tests: notebooks, pytest with slow ones
-	$(NBDEV_TEST)
-	$(PYTEST)
-
-test-fast: check  ## without the slow tests
+test: check  ## the checks, all notebooks, and all tests but the slow ones
 	$(NBDEV_TEST)
 	$(PYTEST) -m "not slow"
 
-test-full: check  ## all tests, kills and fuzzing in full; takes several times as long
+test-slow: install  ## golden values of real models, installation, kills, compiled layers, simulations
+	$(PYTEST) -m slow
+
+test-full: check  ## all tests in one process, kills, fuzzing and simulations in full; takes several times as long
 	$(NBDEV_TEST)
 	PSYCH201_FULL=1 python -m pytest
 

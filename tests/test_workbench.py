@@ -241,6 +241,7 @@ def test_help_and_version():
     assert psych201("scoer").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch, run):
     "With a tiny model in the place of the packaged ones; of each study in PSYCH201_DATA two transcripts, on a page of their own."
     monkeypatch.setattr(cards, "PACKAGED", {"tiny-llama": None})
