@@ -117,6 +117,15 @@ def rooms_tool(monkeypatch):
     return import_module("rooms")
 
 
+def rooms_tool_on_a_copy(folder: Path, monkeypatch):
+    rooms = rooms_tool(monkeypatch)
+    for name in ("nbs", "psych201"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copy(ROOT / "CONTRIBUTING.md", folder)
+    monkeypatch.chdir(folder)
+    return rooms
+
+
 def test_rooms_import_only_from_rooms_above_them(monkeypatch):
     rooms = rooms_tool(monkeypatch)
     assert rooms.import_faults() == rooms.face_faults() == rooms.reference_faults() == []
@@ -131,10 +140,7 @@ def test_rooms_import_only_from_rooms_above_them(monkeypatch):
     ("stats/means.py", "from .. import workbench", "imports workbench, which is not a module of a room"),
     ("stats/orphan.py", "", "there is no notebook nbs/stats/NN_orphan.ipynb")])
 def test_an_import_against_the_order_is_found(tmp_path, monkeypatch, module, line, message):
-    rooms = rooms_tool(monkeypatch)
-    for name in ("nbs", "psych201"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
-    monkeypatch.chdir(tmp_path)
+    rooms = rooms_tool_on_a_copy(tmp_path, monkeypatch)
     path = tmp_path / "psych201" / module
     path.write_text((path.read_text() if path.exists() else "") + f"\n{line}\n")
     (fault,) = rooms.import_faults()
@@ -145,10 +151,7 @@ def test_an_import_against_the_order_is_found(tmp_path, monkeypatch, module, lin
     ("see `10e_paired`", "10e_paired is the name of a flat module"), ("see `stats.pairs_of`", "there is no stats.pairs_of"),
     ("see `store.read.read_everything`", "there is no store.read.read_everything"), ("[x](../stats/03_pairs.ipynb)", "the link ../stats/03_pairs.ipynb leads nowhere")])
 def test_a_stale_reference_is_found(tmp_path, monkeypatch, text, message):
-    rooms = rooms_tool(monkeypatch)
-    for name in ("nbs", "psych201"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
-    monkeypatch.chdir(tmp_path)
+    rooms = rooms_tool_on_a_copy(tmp_path, monkeypatch)
     path = tmp_path / "nbs" / "stats" / "00_means.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
@@ -157,10 +160,7 @@ def test_a_stale_reference_is_found(tmp_path, monkeypatch, text, message):
 
 
 def test_a_face_that_promises_too_much_is_found(tmp_path, monkeypatch):
-    rooms = rooms_tool(monkeypatch)
-    for name in ("nbs", "psych201"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
-    monkeypatch.chdir(tmp_path)
+    rooms = rooms_tool_on_a_copy(tmp_path, monkeypatch)
     stub = tmp_path / "psych201" / "store" / "__init__.pyi"
     stub.write_text(stub.read_text() + "from .read import write as write\n")
     assert [fault.rpartition(": ")[2] for fault in rooms.face_faults()] == ["read exports no write", "the module write would shadow the function"]
