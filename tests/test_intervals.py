@@ -70,7 +70,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name):
 
 @pytest.mark.slow
 def test_a_trend_that_takes_pairs_for_independent_is_too_sure():
-    "What 10g_trend says of it, where pairs of a generation share as much as they differ."
+    "What stats.trends says of it, where pairs of a generation share as much as they differ."
     hits = []
     for seed in range(DATA_SETS):
         rank, size, value = of_generations(np.random.default_rng(seed), 0.05)
