@@ -87,6 +87,26 @@ def test_kernels_end_with_their_command(tmp_path, sent):
     assert gone(processes), "a kernel or the process that forks outlived the command"
 
 
+WARMING = """
+import time
+from psych201.workbench.kernels import warm_kernels
+with warm_kernels("slow"): time.sleep(600)
+"""
+
+
+def test_an_interrupt_while_modules_are_imported_is_for_the_command_alone(tmp_path):
+    "Ctrl-C goes to every process of a terminal's group."
+    (tmp_path / "slow.py").write_text("import time; from pathlib import Path\nPath(__file__).with_name('begun').touch()\ntime.sleep(600)")
+    command = subprocess.Popen([sys.executable, "-c", WARMING], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(command.pid, signal.SIGINT)
+    _, errors = command.communicate(timeout=30)
+    assert (errors.count("Traceback"), "in serve" in errors, errors.strip().endswith("KeyboardInterrupt")) == (1, False, True), errors
+
+
 def test_without_a_fork_a_kernel_is_a_new_python(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with warm_kernels("polars"):

@@ -63,7 +63,7 @@ def _like_new(request: dict) -> None:
     "Signals, session, folder and environment of a fork, as if it had been started by its client."
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
@@ -136,7 +136,7 @@ def serve(
     "Forks kernels until standard input ends."
     for module in modules:
         import_module(module)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then closes standard input
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on it ends its kernels first, when standard input ends
     server, ended = _Server(address), _children_that_end()
     server.selector.register(ended, selectors.EVENT_READ, lambda _: (os.read(ended, 1024), server.reap()))
     server.selector.register(sys.stdin, selectors.EVENT_READ)
@@ -175,10 +175,12 @@ def warm_kernels(
         address, code = str(Path(folder, "socket")), "import sys; from psych201.workbench.kernels import serve; serve(sys.argv[1], sys.argv[2:])"
         environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         _write_kernel(Path(folder), [sys.executable, "-I", "-S", "-c", _CLIENT, address, "{connection_file}"])
-        server = subprocess.Popen([sys.executable, "-c", code, address, "ipykernel.kernelapp", *modules], stdin=subprocess.PIPE, env=environment)
+        argv = [sys.executable, "-c", code, address, "ipykernel.kernelapp", *modules]
+        server = subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment, start_new_session=True)  # Ctrl-C is for the command alone
         try:
             with _first_in_line(folder):
                 yield
         finally:
             server.stdin.close()
+            server.terminate()  # it may be importing still
             server.wait(10)
