@@ -1,7 +1,8 @@
 """Counts prose, cell lengths and checks of every notebook and holds them against the limits of the project.
 
-A method notebook (one that exports) has at least 3 words of prose per exported line, exported cells of at most 10
-lines in the median and 45 at most, at most 80 cells and 100 KB, and a check for every public function.
+A method notebook (one that exports) has at least 2 words of prose per exported line, exported cells of at most 12
+lines in the median and 50 at most, lines of at most 120 characters, at most 80 cells and 100 KB, exports at most 400
+lines, and has a check for every public function.
 """
 import ast
 import re
@@ -11,15 +12,25 @@ from pathlib import Path
 
 import nbformat
 
-MIN_WORDS_PER_LINE, MAX_MEDIAN, MAX_CELL, MAX_CELLS, MAX_KB = 3, 10, 45, 80, 100
+MIN_WORDS_PER_LINE, MAX_MEDIAN, MAX_CELL, MAX_CELLS, MAX_KB = 2, 12, 50, 80, 100
+MAX_LINE, MAX_LINES, MAX_SUBTITLE = 120, 400, 114  # a subtitle becomes the docstring of its module
 EXPORTED = re.compile(r"^#\|\s*exporti?\b", re.M)
 DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.M)
 CHECK = re.compile(r"\bassert\b|\btest_\w+\(|\bexpect_fail\(|\bassert_\w+\(")
 
 
+def docstring_lines(source: str) -> set[int]:
+    "The lines of a cell, from 1, on which a docstring goes on after its first line."
+    documented = (node.body[0] for node in ast.walk(ast.parse(source))
+                  if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node))
+    return {number for docstring in documented for number in range(docstring.lineno + 1, docstring.end_lineno + 1)}
+
+
 def length(source: str) -> int:
-    "Lines of a cell, without blank ones and directives."
-    return sum(bool(line.strip()) and not line.startswith("#|") for line in source.splitlines())
+    "Lines of code of a cell: blank ones, directives, and what a docstring says after its first line are left out."
+    prose = docstring_lines(source)
+    return sum(bool(line.strip()) and not line.startswith("#|") and number not in prose
+               for number, line in enumerate(source.splitlines(), 1))
 
 
 def public_functions(source: str) -> list[str]:
@@ -54,6 +65,9 @@ def measure(path: Path) -> dict:
         "kb": path.stat().st_size / 1024, "cells": len(notebook.cells),
         "words_per_line": sum(len(text.split()) for text in prose) / max(1, sum(lines)),
         "median": statistics.median(lines) if lines else 0, "longest": max(lines, default=0),
+        "lines": sum(len(source.splitlines()) for source in exported),
+        "long": [line for source in exported for line in source.splitlines() if len(line) > MAX_LINE],
+        "subtitle": next((line[2:] for line in prose[0].splitlines() if line.startswith("> ")), "") if prose else "",
         "unchecked": [name for name in functions if not re.search(rf"\b{name}\b", checks)],
         "vacuous": [call for source in code for call in vacuous(source)],
         "repeated": sorted({cell.id for cell in notebook.cells if [c.id for c in notebook.cells].count(cell.id) > 1}),
@@ -78,6 +92,9 @@ def faults(path: Path) -> list[str]:
              f"{m['words_per_line']:.1f} words of prose per exported line, fewer than {MIN_WORDS_PER_LINE}"),
             (m["median"] > MAX_MEDIAN, f"exported cells of {m['median']} lines in the median, more than {MAX_MEDIAN}"),
             (m["longest"] > MAX_CELL, f"an exported cell of {m['longest']} lines, more than {MAX_CELL}"),
+            (bool(m["long"]), f"{len(m['long'])} exported lines of more than {MAX_LINE} characters: {m['long'][:1]}"),
+            (m["lines"] > MAX_LINES, f"exports {m['lines']} lines, more than {MAX_LINES}; split it"),
+            (len(m["subtitle"]) > MAX_SUBTITLE, f"a subtitle of {len(m['subtitle'])} characters, more than {MAX_SUBTITLE}"),
             (bool(m["unchecked"]), f"no check for {', '.join(m['unchecked'])}"),
         ]
     return [text for wrong, text in found if wrong]

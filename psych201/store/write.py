@@ -50,7 +50,8 @@ def describe(
 ) -> None:
     "Writes the description of a run, if nobody did."
     must, now = run.identity.must, datetime.now(timezone.utc).isoformat(timespec="seconds")
-    values = {"schema": SCHEMA_VERSION, "model": run.model, "format": must["format"], "rule": must["rule"], "card": card, "created": now}
+    values = {"schema": SCHEMA_VERSION, "model": run.model, "format": must["format"], "rule": must["rule"],
+              "card": card, "created": now}
     path = run.store / "runs" / run.identity.place(run.model) / f"{fingerprint(run.model, must)}.json"
     write_atomically(path, lambda part: part.write_text(json.dumps(values, indent=1)), run.store / ".parts", once=True)
 
@@ -62,8 +63,10 @@ def check_together(
     "Raises `StoreError` if scores that stay were made in another way than this run's."
     for shard in shards:
         if other := differences(shard.identity.must, run.identity.must):
-            raise StoreError(f"{shard.path.parent} holds scores of {shard.study} made differently: {other}. Choose another "
-                             "output folder, give the model another name (NAME=MODEL), or score everything that lies there anew (overwrite=True, --overwrite).")
+            raise StoreError(f"{shard.path.parent} holds scores of {shard.study} made "
+                             f"differently: {other}. Choose another "
+                             "output folder, give the model another name (NAME=MODEL), or score everything that lies "
+                             "there anew (overwrite=True, --overwrite).")
 
 # %% ../../nbs/store/03_write.ipynb #write-shard
 def shard_path(
@@ -73,8 +76,8 @@ def shard_path(
     inputs: dict[str, str],  # of its transcripts
 ) -> Path:
     "Where a shard with this content lies."
-    name = f"{file_name(study)}-{fingerprint(SCHEMA_VERSION, run.model, study, identity.must, identity.proved, inputs)}.parquet"
-    return run.store / "responses" / run.identity.place(run.model) / name
+    content = fingerprint(SCHEMA_VERSION, run.model, study, identity.must, identity.proved, inputs)
+    return run.store / "responses" / run.identity.place(run.model) / f"{file_name(study)}-{content}.parquet"
 
 # %% ../../nbs/store/03_write.ipynb #write-shard-2
 def write_shard(
@@ -103,7 +106,8 @@ def rewrite_without(
     "Writes a shard anew without some transcripts, then removes the old file."
     if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
         rows = pl.read_parquet(old.path, glob=False).filter(pl.col("transcript").is_in(list(left)))
-        write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left], old.options)
+        write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left],
+                    old.options)
     old.path.unlink(missing_ok=True)
 
 # %% ../../nbs/store/03_write.ipynb #drop-hidden-2
@@ -139,7 +143,8 @@ def save_shard(
     inputs: dict[str, str],  # key of each transcript -> digest of what was scored
     recorded: dict | None = None,  # environment, seconds
     replacing: Iterable[str] = (),  # keys of all transcripts whose stored scores the run replaces
-    options: dict[tuple[str, str], Iterable[str]] | None = None,  # (study, experiment) -> what option_logprobs speaks of, if rows have any
+    # (study, experiment) -> what option_logprobs speaks of, if rows have any
+    options: dict[tuple[str, str], Iterable[str]] | None = None,
 ) -> Shard | None:  # None: all of it was there already
     "Adds the scores of some transcripts; raises `StoreError` if others lie there that were made differently."
     with locked(run.store):
@@ -154,7 +159,8 @@ def save_shard(
         asked = set(rows.filter(pl.col("option_logprobs").is_not_null())["transcript"])
         named = {t.experiment: list((options or {})[t.study, t.experiment]) for t in new if t.key in asked}
         shard = write_shard(run, new[0].study, rows.filter(pl.col("transcript").is_in(keys)),
-                            {key: inputs[key] for key in keys}, identity, _now(run), [probe.key for probe in probes], named)
+                            {key: inputs[key] for key in keys}, identity, _now(run), [probe.key for probe in probes],
+                            named)
         if replacing:
             drop_hidden(run)
         return shard
