@@ -9,7 +9,7 @@ import transformers
 
 from conftest import SMALL, random_model
 from psych201 import likelihood
-from psych201.likelihood import attention_kernels, batching, logprobs as logprobs_module
+from psych201.likelihood import attention_kernels, batching, forward
 from psych201.models.dtypes import is_mixed, to_mixed
 from psych201.inputs.tokens import Tokens
 
@@ -126,7 +126,7 @@ def test_texts_that_begin_alike(name, monkeypatch):
         texts += [replace(texts[-1], ids=np.concatenate([texts[-1].ids[:-1], draw(1)])) for _ in range(2)]  # the same but for the answer
         for masked in (512, 16):
             lone = []
-            monkeypatch.setattr(logprobs_module, "_MASKED", masked)
+            monkeypatch.setattr(forward, "_MASKED", masked)
             with monkeypatch.context() as patch:
                 patch.setattr(batching, "score_batch", lambda model, texts, budget: lone.extend(texts) or likelihood.score_batch(model, texts, budget))
                 together = likelihood.score_alike(model, texts)

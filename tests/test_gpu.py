@@ -8,7 +8,7 @@ import torch
 
 from conftest import SMALL, random_model
 from psych201 import likelihood, models
-from psych201.likelihood import attention_kernels, logprobs as logprobs_module
+from psych201.likelihood import attention_kernels, forward
 from psych201.models.compile import compile_layers
 from psych201.models.dtypes import to_mixed
 from test_architectures import LAYERS, OWN, build
@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_cpu(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = likelihood.response_nll(model, encoded)
-        logprobs_module._HEADS.pop(model)
+        forward._HEADS.pop(model)
         found = likelihood.response_nll(on_gpu(model), encoded)
     assert largest_difference(expected, found) < 3e-4
     assert likelihood.head_of(model, encoded.ids).fused
@@ -96,10 +96,10 @@ def test_packed_scores_are_those_of_texts_alone_on_the_cpu(name):
     assert likelihood.use_own_attention(model)
     texts = [some_responses(n, options=((5,), (300 + n // 50,))) for n in (30, 9, 40, 24, 100, 60, 25, 140)]
     expected = list(likelihood.score_batch(model, texts))
-    logprobs_module._HEADS.pop(model)
+    forward._HEADS.pop(model)
     found = list(likelihood.score_batch(on_gpu(model), texts))
     assert max(map(largest_difference, expected, found)) < 3e-4
-    logprobs_module._HEADS.pop(model)
+    forward._HEADS.pop(model)
     rounded = on_gpu(model, torch.bfloat16)
     alone, together = (np.concatenate([one.nll for one in likelihood.score_batch(rounded, texts, budget)]) for budget in (0, 1000))
     exact = np.concatenate([one.nll for one in expected])
@@ -111,7 +111,7 @@ def test_options_of_several_tokens_are_those_of_the_cpu():
     encoded = some_responses(options=((5,), (300, 17), (8, 9, 10)))
     likelihood.use_own_attention(model)
     expected = likelihood.response_nll(model, encoded)
-    logprobs_module._HEADS.pop(model)
+    forward._HEADS.pop(model)
     assert largest_difference(expected, likelihood.response_nll(on_gpu(model), encoded)) < 3e-4
 
 

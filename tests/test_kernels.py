@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from conftest import SMALL, encode, random_model
 from psych201 import data, likelihood, models
 from psych201.inputs import tokens
-from psych201.likelihood import fused_head, head, logprobs, nll as nll_module
+from psych201.likelihood import forward, fused_head, head, logprobs, nll as nll_module
 from psych201.inputs.pieces import Piece
 
 
@@ -105,11 +105,11 @@ def test_scores_are_those_of_the_model_s_own_logits(name, monkeypatch):
         warnings.simplefilter("error")
         compare(likelihood.response_nll(model, encoded), expected)
     monkeypatch.setattr(head, "_ROWS", 5)
-    monkeypatch.setattr(head, "_WORDS", 64)
+    monkeypatch.setattr(head, "_BLOCK", 64)
     compare(likelihood.response_nll(model, encoded), expected)
     sizes, original = [], logprobs.token_statistics
     monkeypatch.setattr(logprobs, "token_statistics", lambda logits, targets: sizes.append(len(logits)) or original(logits, targets))
-    monkeypatch.setattr(logprobs, "_HEADS", {model: None})
+    monkeypatch.setattr(forward, "_HEADS", {model: None})
     monkeypatch.setattr(logprobs, "_LOGITS", 3 * SMALL["vocab_size"])
     compare(likelihood.response_nll(model, encoded), expected)
     assert sizes == [3] * 8 + [2]
@@ -123,7 +123,7 @@ def test_a_head_that_is_not_the_model_s_is_noticed(monkeypatch, change):
     "A configuration that does not tell all: the model's own logits are taken, and a warning says so."
     model, encoded = random_model("Llama", {}), some_responses()
     expected, found = from_all_logits(model, encoded), likelihood.find_head(model)
-    monkeypatch.setattr(logprobs, "find_head", lambda model: replace(found, **change))
+    monkeypatch.setattr(forward, "find_head", lambda model: replace(found, **change))
     with pytest.warns(UserWarning, match="LlamaForCausalLM is scored from its own logits"):
         compare(likelihood.response_nll(model, encoded), expected)
 
@@ -186,7 +186,7 @@ def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
 @pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
 def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
     "A kernel that fails, or gives other numbers, is left for the plain head, and a warning says so."
-    monkeypatch.setattr(logprobs, "_has_kernel", lambda head: True)
+    monkeypatch.setattr(forward, "_has_kernel", lambda head: True)
     encoded, original = some_responses(), head.fused_logprob
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -267,7 +267,7 @@ def test_real_closing_markers(packaged):
 def check_packing(model, texts: list[tokens.Tokens], budgets, monkeypatch) -> None:
     "Together and alone, in any grouping, every number is the same; and texts are read together, and no more of them than fit."
     alone, inputs, original = list(likelihood.score_batch(model, texts, 0)), [], nll_module.logprobs_at
-    monkeypatch.setattr(nll_module, "logprobs_at", lambda model, ids, *rest: inputs.append(len(ids)) or original(model, ids, *rest))
+    monkeypatch.setattr(nll_module, "logprobs_at", lambda model, head, given, *rest: inputs.append(len(given.ids)) or original(model, head, given, *rest))
     for budget in budgets:
         inputs.clear()
         together = list(likelihood.score_batch(model, texts, budget))
@@ -319,14 +319,14 @@ def test_nothing_predicts_the_first_token(tiny):
 def test_an_infinite_token_spoils_its_own_response_only(tiny, monkeypatch):
     encoded = encode("<<J>> one <<F>> two <<J>>.", tiny.tokenizer)
     encoded = tokens.Tokens(np.append(5, encoded.ids), encoded.start + 1, encoded.end + 1, encoded.close + 1)
-    before, original = likelihood.response_nll(tiny.model, encoded).nll, logprobs.linear_logprob
+    before, original = likelihood.response_nll(tiny.model, encoded).nll, forward.linear_logprob
 
     def infinite(*arguments):
         found = original(*arguments)
         found.logprob[0] = -np.inf
         return found
 
-    monkeypatch.setattr(logprobs, "linear_logprob", infinite)
+    monkeypatch.setattr(forward, "linear_logprob", infinite)
     after = likelihood.response_nll(tiny.model, encoded).nll
     assert after[0] == np.inf
     np.testing.assert_array_equal(after[1:], before[1:])

@@ -230,8 +230,11 @@ def broken_notebook(folder: Path, *cells: str, kernel: str = "python3", title: s
 FUNCTION = "#| export\ndef double(n: int) -> int:\n    return 2 * n"
 FAULTS = {
     "no check for double": ("#| default_exp x", FUNCTION, "double(2)", "assert True  # of double"),
-    "words of prose per exported line": ("#| default_exp x", FUNCTION, "assert double(2) == 4"),
-    "an exported cell of 50 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(50))),
+    "words of prose per exported line": ("#| default_exp x", FUNCTION.replace("return", "n = +n\n    return"), "assert double(2) == 4"),
+    "an exported cell of 51 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(51))),
+    "1 exported lines of more than 120": ("#| default_exp x", f"#| export\na = {'9' * 120}"),
+    "exports 403 lines": ("#| default_exp x", *["#| export\n" + "\n".join(f"a{n} = {n}" for n in range(30))] * 13),
+    "a subtitle of 115 characters": ("#| default_exp x",),
     "checks nothing": ("#| default_exp x", "from fastcore.test import expect_fail\nexpect_fail(lambda: 1 / 0, ZeroDivisionError)"),
     "81 cells": ("#| default_exp x", *["1"] * 79),
 }
@@ -242,9 +245,10 @@ def test_the_style_check_finds_faults(tmp_path, monkeypatch, message, cells):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import style
 
-    assert any(message in fault for fault in style.faults(broken_notebook(tmp_path, *cells)))
+    title = "# T\n\n> " + "x" * 115 if "subtitle" in message else "# T\n\n> One sentence."
+    assert any(message in fault for fault in style.faults(broken_notebook(tmp_path, *cells, title=title)))
     assert style.main(tmp_path) == 1
-    good = broken_notebook(tmp_path, "#| default_exp x", FUNCTION, "assert double(2) == 4", title="# T\n\n> " + "word " * 20)
+    good = broken_notebook(tmp_path, "#| default_exp x", FUNCTION, "assert double(2) == 4", title="# T\n\n> " + "word " * 20)  # prose enough
     assert style.faults(good) == []
 
 
@@ -273,7 +277,7 @@ def test_a_notebook_that_registers_leaves_the_package_s_attention_in_place():
     "nbdev-test runs many notebooks in one process; those after likelihood.attention are to test the package, not that notebook."
     code = ("from pathlib import Path\nfrom nbdev.test import test_nb\nimport torch\nfrom transformers import AttentionInterface, AttentionMaskInterface\n"
             "from psych201.likelihood import attention\n"
-            "assert test_nb(Path('nbs/likelihood/01_attention.ipynb'))[0] and test_nb(Path('nbs/likelihood/00_attention_kernels.ipynb'))[0]\n"
+            "assert test_nb(Path('nbs/likelihood/04_attention.ipynb'))[0] and test_nb(Path('nbs/likelihood/03_attention_kernels.ipynb'))[0]\n"
             "assert AttentionInterface()[attention.NAME] is attention.attend_layer and AttentionMaskInterface()[attention.NAME] is attention._mask\n"
             "assert torch.is_grad_enabled()")
     done = tool("-c", code)

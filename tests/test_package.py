@@ -159,6 +159,14 @@ def test_a_stale_reference_is_found(tmp_path, monkeypatch, text, message):
     assert [message in fault for fault in rooms.reference_faults()] == [True]
 
 
+def test_a_path_of_a_notebook_that_is_not_there_is_found(tmp_path, monkeypatch):
+    rooms = rooms_tool_on_a_copy(tmp_path, monkeypatch)
+    assert rooms.path_faults() == []
+    page = tmp_path / "CONTRIBUTING.md"
+    page.write_text(page.read_text() + "\nsee nbs/stats/00_meanings.ip" + "ynb\n")
+    assert rooms.path_faults() == ["CONTRIBUTING.md: there is no nbs/stats/00_meanings.ip" + "ynb"]
+
+
 def test_a_face_that_promises_too_much_is_found(tmp_path, monkeypatch):
     rooms = rooms_tool_on_a_copy(tmp_path, monkeypatch)
     stub = tmp_path / "psych201" / "store" / "__init__.pyi"

@@ -18,6 +18,7 @@ ORDER = ["paradigms", "participants", "data", "contribute", "inputs", "likelihoo
 NUMBERED = re.compile(r"(\d\d)_(\w+)\.ipynb$")
 LINK = re.compile(r"\]\((?!https?:|#|data:)([^)\s#]+)")
 FLAT = re.compile(r"`(\d\d[a-z]?_[a-z]\w*)`")  # as notebooks were called before there were rooms
+PATH = re.compile(r"nbs/(?:\w+/)?\d\d_\w+\.ipynb")
 NAMED = re.compile(rf"`({'|'.join(ORDER)})\.(?!csv)(\w+)(?:\.(\w+))?[(`]")
 
 
@@ -105,6 +106,13 @@ def reference_faults() -> list[str]:
     return wrong
 
 
+def path_faults() -> list[str]:
+    "Paths of notebooks, in tests and tools and pages, at which there is no notebook."
+    sources = [path for folder in ("tests", "tools", "bench") for path in Path(folder).glob("**/*.py")] + [*Path(".").glob("*.md")]
+    return [f"{path}: there is no {name}" for path in sorted(sources) for name in PATH.findall(path.read_text(encoding="utf-8"))
+            if not Path(name).exists()]
+
+
 def sentence(room: str) -> str:
     "What a room holds: the docstring of its face."
     return ast.get_docstring(ast.parse(Path("psych201", room, "__init__.py").read_text(encoding="utf-8")))
@@ -160,7 +168,7 @@ def list_faults(write: bool) -> list[str]:
 
 def main() -> int:
     "Prints the faults, or writes the lists."
-    wrong = import_faults() + face_faults() + reference_faults() + list_faults("--write" in sys.argv)
+    wrong = import_faults() + face_faults() + reference_faults() + path_faults() + list_faults("--write" in sys.argv)
     print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 

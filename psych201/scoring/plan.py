@@ -17,7 +17,7 @@ from ..data.datasets import Dataset, by_study
 from ..errors import StoreError
 from ..inputs.formats import compared_with
 from ..likelihood.attention import NAME
-from ..likelihood.nll import beginnings
+from ..likelihood.continuations import beginnings
 from .language_model import LanguageModelScorer
 from .scorer import Scorer, input_digest
 from ..store.shards import Shard, read_facts
