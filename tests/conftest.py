@@ -5,44 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
-from psych201 import data, inputs, models
+from helpers import missing
+from psych201 import data, models
 from psych201.models import weights
-from psych201.inputs.pieces import marked_pieces
+from psych201.scoring.language_model import LanguageModelScorer
 
 settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 settings.load_profile("any machine")
-
-
-def missing(reason: str):
-    "Skips, or fails where PSYCH201_NO_SKIP says that everything must be there, as in CI."
-    (pytest.fail if os.environ.get("PSYCH201_NO_SKIP") else pytest.skip)(reason)
-
-
-def encode(text: str, tokenizer) -> inputs.Tokens:
-    "The token ids of a marked text in the plain format."
-    return inputs.encode(marked_pieces(text), tokenizer)
-
-
-SMALL = dict(vocab_size=331, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, pad_token_id=0, bos_token_id=1,
-             eos_token_id=2)  # a configuration of any kind of model
-
-
-def random_model(name: str, options: dict) -> torch.nn.Module:
-    "A small model of a kind (Llama, Gemma3Text) with large weights and biases, so that a wrong mask, position or head shows."
-    config = getattr(transformers, f"{name}Config")(**SMALL | options)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +67,15 @@ def packaged():
 def tiny(request) -> models.LanguageModel:
     "A tiny random model of each kind."
     return models.load_model(request.param, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llama() -> models.LanguageModel:
+    "One tiny random model, where one kind is enough."
+    return models.load_model("tiny-llama", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def scorer(llama) -> LanguageModelScorer:
+    "That model as a scorer."
+    return LanguageModelScorer(llama)

@@ -18,7 +18,7 @@ ORDER = ["paradigms", "participants", "data", "contribute", "inputs", "likelihoo
 NUMBERED = re.compile(r"(\d\d)_(\w+)\.ipynb$")
 LINK = re.compile(r"\]\((?!https?:|#|data:)([^)\s#]+)")
 FLAT = re.compile(r"`(\d\d[a-z]?_[a-z]\w*)`")  # as notebooks were called before there were rooms
-PATH = re.compile(r"nbs/(?:\w+/)?\d\d_\w+\.ipynb")
+PATH = re.compile(r"nbs/(?:\w+/)?\d\d_\w+\.ipynb|tests/[\w/]+\.py")
 NAMED = re.compile(rf"`({'|'.join(ORDER)})\.(?!csv)(\w+)(?:\.(\w+))?[(`]")
 
 
@@ -107,8 +107,9 @@ def reference_faults() -> list[str]:
 
 
 def path_faults() -> list[str]:
-    "Paths of notebooks, in tests and tools and pages, at which there is no notebook."
-    sources = [path for folder in ("tests", "tools", "bench") for path in Path(folder).glob("**/*.py")] + [*Path(".").glob("*.md")]
+    "Paths of notebooks and tests, in notebooks, tests, tools and pages, at which there is nothing."
+    sources = [*Path(".").glob("*.md"), *Path("nbs").rglob("*.ipynb"),
+               *(path for folder in ("tests", "tools", "bench") for path in Path(folder).rglob("*.py"))]
     return [f"{path}: there is no {name}" for path in sorted(sources) for name in PATH.findall(path.read_text(encoding="utf-8"))
             if not Path(name).exists()]
 

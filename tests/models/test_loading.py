@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from conftest import encode
+from helpers.texts import encode
 from psych201 import likelihood, models
 from psych201.models import adapters, language_model, loading, weights
 

@@ -4,7 +4,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from conftest import encode
+from helpers.texts import encode
 from psych201 import inputs
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import CLOSE, OPEN, Transcript

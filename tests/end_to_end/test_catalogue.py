@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers import ROOT
 from psych201 import catalogue, figures, inputs, scoring
 from psych201.workbench import find_notebook
 
-ROOT = Path(__file__).parent.parent
 FORMAT = '''
 
 def shouted(transcript, tokenizer=None):

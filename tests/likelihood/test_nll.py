@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
-from conftest import SMALL, encode, random_model
+from helpers.networks import CLOSING, HEADS, SMALL, random_model, some_responses
+from helpers.texts import encode
 from psych201 import data, likelihood, models
 from psych201.inputs import tokens
 from psych201.likelihood import forward, fused_head, head, logprobs, nll as nll_module
@@ -42,28 +43,6 @@ def test_real_model_one_pass_equals_one_request_per_response(packaged):
     scores = likelihood.response_nll(model.model, encoded)
     assert len(scores) > 5
     np.testing.assert_allclose(scores.nll, one_request_each(model.model, encoded), rtol=0, atol=1e-4)
-
-
-HEADS = {  # name in transformers -> what is special about its head
-    "Llama": {}, "GPT2": dict(n_positions=512, n_embd=32, n_layer=2, n_head=4), "Qwen3": dict(head_dim=8),
-    "Gemma2": dict(head_dim=8, sliding_window=24, final_logit_softcapping=5.0, query_pre_attn_scalar=8),
-    "Granite": dict(logits_scaling=4.0, embedding_multiplier=2.0, residual_multiplier=0.5, attention_multiplier=0.2),
-    "Cohere2": dict(logit_scale=0.4, sliding_window=24, head_dim=8, layer_types=["sliding_attention", "full_attention"]),
-    "GPTJ": dict(n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=512), "Mamba": dict(state_size=4),
-    "Mixtral": dict(num_local_experts=4, num_experts_per_tok=2),
-}
-
-
-CLOSING = tokens.Closing(np.array([7, 9, 200]), np.array([5, 6, 7, 9, 200]))
-
-
-def some_responses(n: int = 60, words: int = SMALL["vocab_size"], options=((5,), (300,))) -> tokens.Tokens:
-    "Responses of two tokens all over a text, that end with one token of CLOSING, with two, with others, and with an end of turn."
-    start, ids = np.arange(4, n - 5, 7), np.random.default_rng(0).integers(10, words, n)
-    kind = np.arange(len(start)) % 4
-    ids[start + 2] = np.choose(kind, [9, 5, 50, 9])
-    ids[start + 3] = np.choose(kind, [60, 6, 60, 60])
-    return tokens.Tokens(ids, start, start + 2, start + np.choose(kind, [3, 4, 3, 3]), marked=kind != 3, closing=CLOSING, options=options)
 
 
 def from_all_logits(model, encoded) -> dict[str, np.ndarray]:

@@ -7,42 +7,11 @@ import pytest
 import torch
 import transformers
 
-from conftest import SMALL, random_model
+from helpers.networks import LAYERS, OWN, SMALL, THEIRS, WINDOW, WORDS, build, logprobs
 from psych201 import likelihood
 from psych201.likelihood import attention_kernels, batching, forward
 from psych201.models.dtypes import is_mixed, to_mixed
 from psych201.inputs.tokens import Tokens
-
-WORDS, WINDOW, LAYERS = SMALL["vocab_size"], 24, dict(num_hidden_layers=4)
-MIXED = dict(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2)
-EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
-
-OWN = {  # configuration in transformers -> what makes it special
-    "Llama": {}, "Qwen2": dict(use_sliding_window=True, max_window_layers=2, sliding_window=WINDOW), "Qwen3": dict(head_dim=8),
-    "Olmo2": {}, "Olmo3": MIXED, "Mistral": dict(sliding_window=WINDOW, head_dim=8), "Gemma": dict(head_dim=8),
-    "Gemma3Text": MIXED | dict(head_dim=8, final_logit_softcapping=3.0, query_pre_attn_scalar=8),
-    "GPT2": dict(n_positions=512, n_embd=32, n_layer=4, n_head=4), "SmolLM3": {}, "Phi3": dict(sliding_window=WINDOW),
-    "Granite": dict(logits_scaling=4.0, embedding_multiplier=2.0, residual_multiplier=0.5, attention_multiplier=0.2),
-    "Cohere2": MIXED | dict(logit_scale=0.4, head_dim=8), "Starcoder2": dict(sliding_window=WINDOW),
-    "Mixtral": dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=WINDOW), "Qwen3Moe": EXPERTS | dict(head_dim=8),
-}
-THEIRS = {
-    "Gemma2": MIXED | dict(head_dim=8, final_logit_softcapping=5.0, attn_logit_softcapping=4.0, query_pre_attn_scalar=8),
-    "GptOss": MIXED | dict(head_dim=8, num_local_experts=4, num_experts_per_tok=2),
-    "Qwen3_5Text": dict(head_dim=8, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
-                        linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"] * 2),
-    "Mamba": dict(state_size=4), "Bloom": dict(n_layer=2, n_head=4),
-}
-
-
-def build(name: str) -> torch.nn.Module:
-    "A random model of four layers."
-    return random_model(name, LAYERS | (OWN | THEIRS)[name])
-
-
-def logprobs(model, ids: torch.Tensor, **how) -> np.ndarray:
-    return model(input_ids=ids[None], use_cache=False, **how).logits[0].float().log_softmax(-1).numpy()
-
 
 @pytest.mark.parametrize("name", OWN)
 def test_equal_to_both_ways_of_transformers(name):

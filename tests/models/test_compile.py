@@ -1,20 +1,17 @@
 """Compiled layers give what plain ones give, for texts alone and packed, of any length."""
-import os
 
 import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from conftest import SMALL, random_model
+from helpers import FULL
+from helpers.networks import OWN, SMALL, build, logprobs, random_model, some_responses
 from psych201 import likelihood, models
 from psych201.models import language_model
 from psych201.models.compile import compile_layers, is_compiled
 from psych201.models.dtypes import to_mixed
-from test_architectures import OWN, build, logprobs
-from test_kernels import some_responses
 
-FULL = bool(os.environ.get("PSYCH201_FULL"))
 FEW = ["Gemma3Text", "Qwen3"]  # windows and norms of queries; each kind takes 20 seconds to compile
 KINDS = [name for name in OWN if name not in ("Mixtral", "Qwen3Moe") and (FULL or name in FEW)]
 

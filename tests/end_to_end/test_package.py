@@ -13,9 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from helpers import ROOT
 import psych201
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_every_dependency_has_a_lower_bound_and_is_pinned():
@@ -119,7 +118,7 @@ def rooms_tool(monkeypatch):
 
 def rooms_tool_on_a_copy(folder: Path, monkeypatch):
     rooms = rooms_tool(monkeypatch)
-    for name in ("nbs", "psych201"):
+    for name in ("nbs", "psych201", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "assets"))
     shutil.copy(ROOT / "CONTRIBUTING.md", folder)
     monkeypatch.chdir(folder)

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from conftest import missing
+from helpers import missing
 from psych201 import downloads, models
 
 TASKS = ["You choose one of two slot machines, again and again, and win points.",

@@ -5,12 +5,13 @@
 import gzip
 import io
 import json
-import os
 import resource
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from helpers import FULL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from psych201.contribute.report import as_dict, as_text, check
 from psych201.errors import DataError, UserError
 from psych201.transcripts import parse_record
 
-FULL = bool(os.environ.get("PSYCH201_FULL"))
 LINES = settings(max_examples=20_000 if FULL else 400, deadline=None, suppress_health_check=list(HealthCheck))
 FILES = settings(max_examples=4_000 if FULL else 150, deadline=None, suppress_health_check=list(HealthCheck))
 GOOD = [{"text": "Which? You press <<J>>. It pays 1.\nWhich? You press <<F>>.", "experiment": "exp1", "participant": 1, "RTs": [310, 420.5], "age": 31, "gender": "F", "stai_total": 40},

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import SMALL, random_model
+from helpers.networks import HEADS, LAYERS, OWN, SMALL, build, random_model, some_responses
 from psych201 import likelihood, models
 from psych201.likelihood import attention_kernels, forward
 from psych201.models.compile import compile_layers
 from psych201.models.dtypes import to_mixed
-from test_architectures import LAYERS, OWN, build
-from test_kernels import HEADS, some_responses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 LENGTHS = (2, 23, 24, 25, 24 + 255, 24 + 256, 24 + 257, 500)  # around the window (24), and blocks of 256 behind it

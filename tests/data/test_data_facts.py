@@ -3,7 +3,8 @@ import json
 import zipfile
 
 import pytest
-from test_tokens import check as encodes_exactly
+
+from helpers.texts import encodes_exactly
 
 from psych201 import data, inputs, participants
 from psych201.contribute.study_checks import estimate_length

@@ -9,13 +9,13 @@ import papermill
 import polars as pl
 import pytest
 
+from helpers import ROOT
 from psych201 import data, scoring, store
 from psych201.models.cards import card
 from psych201.catalogue import BASELINES
 from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
-ROOT = Path(__file__).parent.parent
 ANALYSES = sorted(analyses_folder().glob("*.ipynb"))
 
 # For each analysis the parameters of a run of seconds; a new notebook must be added here.

@@ -5,11 +5,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE, Unigram
+from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from conftest import encode
+from helpers.texts import encode, encodes_exactly, no_byte_fallback
 from psych201 import data, inputs, models
 from psych201.inputs.pieces import Piece
 from psych201.transcripts import Transcript, find_responses
@@ -46,29 +46,17 @@ tagged = st.sampled_from(["<s>", "</s>", "<|im_end|>", "<bos>", "<pad>", "<0x0A>
 texts = st.lists(st.tuples(piece | tagged, piece)).map(lambda parts: "".join(f"{shown}<<{answer}>>" for shown, answer in parts))
 
 
-def check(text: str, tokenizer) -> None:
-    "Spans decode to the responses, everything decodes to the text, markers close behind responses."
-    responses = [text[slice(*span)] for span in find_responses(text)]
-    encoded = encode(text, tokenizer)
-    decode = lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    assert [decode(encoded.ids[a:b]) for a, b in zip(encoded.start, encoded.end)] == responses
-    first = inputs.first_tokens(tokenizer)
-    assert encoded.ids[: len(first)].tolist() == first and decode(encoded.ids[len(first):]) == text
-    assert (encoded.close > encoded.end).all() and (encoded.start[1:] >= encoded.close[:-1]).all()
-    assert all(decode(encoded.ids[end:close]).startswith(">>") for end, close in zip(encoded.end, encoded.close))
-
-
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("text", HARD)
 def test_hard_texts(name, text):
-    check(text, TINY[name])
+    encodes_exactly(text, TINY[name])
 
 
 @pytest.mark.parametrize("name", TINY)
 @given(texts)
 @example("".join(HARD))
 def test_any_text(name, text):
-    check(text, TINY[name])
+    encodes_exactly(text, TINY[name])
 
 
 @pytest.mark.parametrize("style", SPACED)
@@ -97,14 +85,14 @@ def test_the_character_that_stands_for_a_space(style):
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.slow)])
 def test_real_tokenizers(name, packaged):
     for text in HARD:
-        check(text, packaged(name).tokenizer)
+        encodes_exactly(text, packaged(name).tokenizer)
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", pytest.param("gemma-3-270m", marks=pytest.mark.slow)])
 def test_real_transcripts(name, packaged, studies):
     "Five sessions of every study: as many spans as responses, each the response exactly."
     for transcript in data.select(studies, limit=5):
-        check(transcript.text, packaged(name).tokenizer)
+        encodes_exactly(transcript.text, packaged(name).tokenizer)
 
 
 def as_chat(transcript: Transcript, tokenizer=None) -> list[Piece]:
@@ -187,13 +175,6 @@ def test_a_call_with_truncation_leaves_no_trace():
     tokenizer = make_tiny("tiny-llama")[1]
     tokenizer("a b c", padding="max_length", truncation=True, max_length=2)
     assert len(encode("a long text " * 20 + "<<J>>", tokenizer)) > 20
-
-
-def no_byte_fallback(scheme: str) -> PreTrainedTokenizerFast:
-    "A Unigram vocabulary of letters, as T5 and XGLM have it, with nothing for other characters."
-    made = Tokenizer(Unigram([("<unk>", 0.0), *((letter, -5.0) for letter in "▁<>abcdefghijklmnopqrstuvwxyz.-3")], unk_id=0))
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
 
 
 @pytest.mark.parametrize("scheme", ["always", "first", "never"])

@@ -4,7 +4,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from conftest import missing
+from helpers import missing
 from psych201 import data, figures, models, reference, scoring, stats, store
 from psych201.data import datasets
 

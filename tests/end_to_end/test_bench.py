@@ -2,15 +2,16 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from helpers import ROOT
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from psych201 import models
 
-BENCH = Path(__file__).parent.parent / "bench"
+BENCH = ROOT / "bench"
 sys.path.insert(0, str(BENCH))
 import measure  # noqa: E402
 import run  # noqa: E402
