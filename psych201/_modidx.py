@@ -2013,6 +2013,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'psych201/workbench/kernels.py'),
                                             'psych201.workbench.kernels._write_kernel': ( 'workbench/kernels.html#_write_kernel',
                                                                                           'psych201/workbench/kernels.py'),
+                                            'psych201.workbench.kernels.kernel_in_force': ( 'workbench/kernels.html#kernel_in_force',
+                                                                                            'psych201/workbench/kernels.py'),
                                             'psych201.workbench.kernels.serve': ( 'workbench/kernels.html#serve',
                                                                                   'psych201/workbench/kernels.py'),
                                             'psych201.workbench.kernels.this_python': ( 'workbench/kernels.html#this_python',

@@ -13,6 +13,7 @@ from .analysis import changed_by_format as changed_by_format
 from .analysis import save_tables as save_tables
 from .kernels import this_python as this_python
 from .kernels import serve as serve
+from .kernels import kernel_in_force as kernel_in_force
 from .kernels import warm_kernels as warm_kernels
 from .runner import WorkbenchError as WorkbenchError
 from .runner import analyses_folder as analyses_folder

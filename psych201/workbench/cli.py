@@ -22,7 +22,7 @@ from ..settings import load_settings
 from .arguments import (
     OPTIONS, add_options, check_data, check_device, check_models, default_sources, given_options)
 from .data_commands import check_command, convert_command, data_command, describe_command, new_command
-from .runner import Outcome, make_folder, score_models
+from .runner import Outcome, make_folder, score_models, scoring_kernels
 
 # %% ../../nbs/workbench/07_cli.ipynb #table
 def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
@@ -176,10 +176,11 @@ def _demo_command(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or load_settings().runs_path / "demo")
     given = given_options(arguments, "overwrite") | {"progress": _progress()}
     baselines = ["baseline:uniform", "baseline:earlier"]
-    outcome = score_models([*cards.PACKAGED, *cards.SHIPPED, *baselines], output, data=["sample"], **given)
-    published = score_models(cards.SHIPPED, output, data=["sample"], rule="paper", **given)
-    outcome.failures |= published.failures
-    outcome.notebooks |= {f"{name} by the published rule": path for name, path in published.notebooks.items()}
+    with scoring_kernels(len(cards.SHIPPED)):
+        outcome = score_models([*cards.PACKAGED, *baselines], output, data=["sample"], **given)
+        organism = score_models(cards.SHIPPED, output, data=["sample"], also_rules=["paper"], **given)
+    outcome.failures |= organism.failures
+    outcome.notebooks |= organism.notebooks
     status = _summary_line(outcome, output)
     if outcome.notebooks:
         _paper_command(build_parser().parse_args(["paper", "--output", str(output), "--data", "sample"]))

@@ -21,7 +21,7 @@ from shutil import which
 # %% ../../nbs/workbench/03_runner.ipynb #import-argparse-1
 from ..errors import UserError
 from ..models.names import name_and_place
-from .kernels import this_python, warm_kernels
+from .kernels import kernel_in_force, this_python, warm_kernels
 
 # %% ../../nbs/workbench/03_runner.ipynb #workbencherror
 class WorkbenchError(UserError):
@@ -184,7 +184,7 @@ def scoring_kernels(
     models: int,  # how many will be scored
 ):  # a context manager
     "The kernels in which models are scored: forked where several share their imports and there is no NVIDIA driver."
-    if models < 2 or which("nvidia-smi"):
+    if kernel_in_force() or models < 2 or which("nvidia-smi"):
         return this_python()
     return warm_kernels("torch", "transformers", "psych201.scoring.run", "psych201.scoring.rescoring")
 

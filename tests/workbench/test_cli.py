@@ -260,7 +260,7 @@ def test_the_demo_scores_the_sample_and_then_real_studies(tmp_path, monkeypatch,
     for name in ("index.html", "figures", "tables", "data/index.html"):
         assert str(out / name) in said and (out / name).exists()
     assert "misalignment.svg" in (page := (out / "index.html").read_text()) or "misalignment.png" in page
-    assert said.count("score_model-") == 6 + 3 + 3
+    assert said.count("score_model-") == 6 + 3
     rows = store.read_scores(out / "data" / "scores", ["tiny-llama"])
     assert rows["response"].to_list() == ["0", "2"] and not set(store.read_scores(out / "data" / "scores")["model"]) & set(models.SHIPPED)
 
