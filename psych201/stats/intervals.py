@@ -62,8 +62,8 @@ def strata_interval(
     """Computes the mean over equally weighted studies, with a t interval for the same studies and other people.
 
     estimate = Σ study means / S and se² = Σ se²(study) / S² over S studies, with se as in `cluster_interval`; degrees
-    of freedom of Satterthwaite (1946): (Σ se²)² / Σ (se⁴ / degrees). A study of one person takes the average variance
-    of the others.
+    of freedom of Satterthwaite (1946): (Σ se²)² / Σ (se⁴ / degrees). A study of one person is
+    assumed to vary as the others do per person.
 
     Returns clusters, alone (studies of one person), estimate, se, degrees, low, high, in the unit of the means. The
     last four are None if most studies have one person.

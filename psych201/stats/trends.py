@@ -55,7 +55,7 @@ def trend_over_groups(
     p_least = 2 / groups!. Raises `ValueError` if groups and order do not agree.
 
     Returns groups, rows, left_out (rows without a value), slope, low, high, p, p_least; None for fewer than three
-    groups (slope: two), and p and p_least also for more than eight.
+    groups (slope only for fewer than two); p and p_least also for more than eight.
     """
     means = _means_in_order(group, value, order)
     n, slope = len(means), float(_slope(means)) if len(means) > 1 else None
