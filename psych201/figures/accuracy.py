@@ -19,24 +19,24 @@ _MARKS = {"accuracy": ("o", "white", "right among all texts"),
 
 
 def _rows(axes, table: pd.DataFrame) -> None:
-    "The marks of each model, in the colour of its type."
-    for place, row in enumerate(table.itertuples()):
+    "Draws the marks of each model, in the colour of its type."
+    for height, row in enumerate(table.itertuples()):
         colour = TYPES[row.type][1]
         for column, (marker, filling, _) in _MARKS.items():
-            own = GREY if column == "chance" else colour
-            axes.plot(getattr(row, column), place, marker=marker, color=own, markerfacecolor=filling or own,
+            ink = GREY if column == "chance" else colour
+            axes.plot(getattr(row, column), height, marker=marker, color=ink, markerfacecolor=filling or ink,
                       markersize={"o": 7.5, "|": 9}.get(marker, 4), linestyle="")
 
 # %% ../../nbs/figures/03_accuracy.ipynb #accuracy-parts
 def accuracy_parts(
-    # one row a model: accuracy (may be missing: baselines), accuracy_options, mass, chance (shares); studies,
+    # one row per model: accuracy (may be missing: baselines), accuracy_options, mass, chance (shares); studies,
     # participants, responses
     table: pd.DataFrame,
     width: float = PAGE,  # inches
 ) -> Figure:
-    """Accuracy in the whole vocabulary and among the legal options, and the mass of these, by model.
+    """Draws accuracy in the vocabulary, accuracy among the options and their mass per model (0 to 1).
 
-    Further right is more human-like.
+    Further right is more human-like. Raises `ValueError` without models.
     """
     if table.empty:
         raise ValueError("There is no model with the log-probabilities of options.")

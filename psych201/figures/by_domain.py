@@ -18,19 +18,19 @@ from ..reference import reference as published
 
 # %% ../../nbs/figures/08_by_domain.ipynb #published-domains
 def published_domains() -> pd.DataFrame:  # pair, post, base, domain, cohens_d, beyond
-    "The published effects of 25 pairs in seven domains; where beyond is true the effect is at least this."
+    "Returns the published effects of 25 pairs in seven domains; lower bounds if beyond is true."
     return published("domains").filter(pl.col("pair") != "Average").to_pandas()
 
 # %% ../../nbs/figures/08_by_domain.ipynb #published-domain-means
 def published_domain_means() -> pd.DataFrame:  # domain, cohens_d
-    "The published means of seven domains over 25 pairs."
+    "Returns the published means of seven domains over 25 pairs."
     return published("domains").filter(pl.col("pair") == "Average").select("domain", "cohens_d").to_pandas()
 
 # %% ../../nbs/figures/08_by_domain.ipynb #matrix
 def _matrix(effects: pd.DataFrame, means: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs x domains with means in the last row and column, each over what is there.
+    """Returns the matrix of pairs x domains, and a mask of the values that are lower bounds.
 
-    And where a value is at least so large.
+    The last row and column hold means over existing cells.
     """
     matrix = effects.pivot(index="pair", columns="domain", values="cohens_d")
     beyond = effects.assign(beyond=effects.get("beyond", False))
@@ -44,16 +44,16 @@ def _matrix(effects: pd.DataFrame, means: pd.DataFrame | None = None) -> tuple[p
 
 # %% ../../nbs/figures/08_by_domain.ipynb #cell-text
 def _two_places(value: float) -> str:
-    "Two decimals, with a true minus and no minus before zero."
+    "Formats two decimals, with a true minus and no minus before zero."
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-HEIGHTS = {1: [0.5], 2: [0.32, 0.75], 3: [0.22, 0.52, 0.82]}  # lines of a cell -> where they stand in it
+HEIGHTS = {1: [0.5], 2: [0.32, 0.75], 3: [0.22, 0.52, 0.82]}  # number of lines -> their heights in a cell
 
 
 def _write_cells(axes, matrix: pd.DataFrame, beyond: pd.DataFrame, reach: dict, grey: dict, dark: float,
                  size: float) -> None:
-    "The number of each cell, below it how far its interval reaches, and the published one."
+    "Writes the number of each cell, half the width of its interval, and the published number."
     for i, pair in enumerate(matrix.index):
         for j, domain in enumerate(matrix.columns):
             value = matrix.iat[i, j]
@@ -68,7 +68,7 @@ def _write_cells(axes, matrix: pd.DataFrame, beyond: pd.DataFrame, reach: dict, 
 
 # %% ../../nbs/figures/08_by_domain.ipynb #draw-matrix
 def _draw_matrix(axes, matrix: pd.DataFrame, studies: dict[str, int], ends: float, narrow: bool) -> None:
-    "Colours of the cells, a gap before the means, and names that fit: upright below a page, turned below a column."
+    "Draws the cells, a gap before the means, and names: upright in a page, turned in a column."
     sns.heatmap(matrix, ax=axes, cmap="vlag", vmin=-ends, vmax=ends, linewidths=0.5, cbar=False)
     label = "Cohen's d\n(red: worse)" if len(matrix) < 5 and not narrow else "Cohen's d (red: worse)"
     axes.figure.colorbar(axes.collections[0], ax=axes, location="top" if narrow else "right", fraction=0.03, pad=0.02,
@@ -86,12 +86,12 @@ def domain_heatmap(
     # pair, domain, cohens_d (mean over the studies of the domain); low, high, studies if known; post and base for the
     # published ones; beyond if the colour is cut
     effects: pd.DataFrame,
-    reference: bool = False,  # the published effects of the same pairs below
+    reference: bool = False,  # show the published effects of the same pairs below
     width: float = PAGE,  # inches
-    ends: float = 0.35,  # of the colours
+    ends: float = 0.35,  # value at which the colours end
     means: pd.DataFrame | None = None,  # of domains, if better known than from the cells: domain, cohens_d
 ) -> Figure:
-    "Effect of post-training by pair and domain."
+    "Draws the effect of post-training (Cohen's d) by pair and domain; raises `ValueError` for an empty table."
     if effects.empty:
         raise ValueError("There is no pair and domain to draw.")
     (matrix, beyond), grey = _matrix(effects, means), {}

@@ -27,7 +27,7 @@ from ..stats.trends import trend_over_groups, trend_with_size
 def generation_pairs(
     pairs: Iterable[tuple[str, str]],  # (post-trained, base)
 ) -> list[tuple[str, str]]:
-    "The pairs of an assistant and the base model of its own family."
+    "Selects the pairs of an assistant and a base model of its own family."
     cards = {pair: (card(pair[0]), card(pair[1])) for pair in pairs}
     return [pair for pair, (post, base) in cards.items()
             if (post.type in ("instruct", "reasoning") or post.guessed)
@@ -35,28 +35,28 @@ def generation_pairs(
 
 # %% ../../nbs/figures/07_by_generation.ipynb #series
 def _light_to_dark(hue: tuple, n: int) -> list[tuple]:
-    "Shades of a colour; a single one is the colour itself."
+    "Returns n shades of a colour; a single one is the colour itself."
     return [hue] if n == 1 else sns.blend_palette([sns.light_palette(hue, 5)[2], hue, sns.dark_palette(hue, 5)[2]], n)
 
 
 def _series(family: str) -> tuple[str, float]:
-    "The name of a series and the number of the generation: Qwen2.5 -> (Qwen, 2.5)."
+    "Splits a family into the name of a series and the number of a generation: Qwen2.5 -> (Qwen, 2.5)."
     name, number = re.match(r"(.*?)[ -]?(\d+(?:\.\d+)?)?(?:\.x)?$", family).groups()
     return name, float(number or 0)
 
 # %% ../../nbs/figures/07_by_generation.ipynb #shades
 def _shades(families: Iterable[str]) -> dict[str, tuple]:
-    "A colour for each generation, from light to dark within a series, generations in order."
+    "Returns a colour per generation, from light to dark within a series."
     ordered = sorted(families, key=_series)
-    series = {name: [one for one in ordered if _series(one)[0] == name]
-              for name in dict.fromkeys(_series(one)[0] for one in ordered)}
+    series = {name: [family for family in ordered if _series(family)[0] == name]
+              for name in dict.fromkeys(_series(family)[0] for family in ordered)}
     hues = sns.color_palette("colorblind", len(series))
-    return {one: shade for hue, members in zip(hues, series.values())
-            for one, shade in zip(members, _light_to_dark(hue, len(members)))}
+    return {family: shade for hue, members in zip(hues, series.values())
+            for family, shade in zip(members, _light_to_dark(hue, len(members)))}
 
 # %% ../../nbs/figures/07_by_generation.ipynb #curves
 def _curves(axes, levels: pd.DataFrame, colours: dict) -> None:
-    "NLL of base models against size, a line for each generation, through the mean of models of one size."
+    "Draws NLL of base models against size: a line per generation, through the mean of models of one size."
     for family, line in levels.groupby("family"):
         mean = line.groupby("size_b")["mean_nll"].mean()
         axes.plot(mean.index, mean, color=colours[family], linewidth=1, label=family)
@@ -69,7 +69,7 @@ def _curves(axes, levels: pd.DataFrame, colours: dict) -> None:
 
 # %% ../../nbs/figures/07_by_generation.ipynb #steps
 def _steps(axes, effects: pd.DataFrame, families: list[str], colours: dict, shift: float = 0) -> None:
-    "Effects of pairs in columns of generations, from small to large models, and their means."
+    "Draws the effects of pairs in columns of generations, from small to large models, and their means."
     means = group_means(pl.from_pandas(effects[["family", "cohens_d"]]), "cohens_d", "family").to_dicts()
     for family, pairs in effects.sort_values("size_b").groupby("family"):
         place = families.index(family) + shift + np.linspace(-0.22, 0.22, len(pairs) + 2)[1:-1]
@@ -84,7 +84,7 @@ def _steps(axes, effects: pd.DataFrame, families: list[str], colours: dict, shif
 
 # %% ../../nbs/figures/07_by_generation.ipynb #n-pairs
 def _n_pairs(n: int, inches: float) -> str:
-    "How many pairs, in words where there is room for them."
+    "Formats the number of pairs, in words if there is room."
     return f"n = {n}" if inches < 0.6 else "1 pair" if n == 1 else f"{n} pairs"
 
 # %% ../../nbs/figures/07_by_generation.ipynb #generations
@@ -93,10 +93,13 @@ def generations(
     # pairs: post, family, size_b, cohens_d (mean over studies); low, high if there are intervals; studies,
     # participants, responses if known
     effects: pd.DataFrame,
-    reference: bool = False,  # the published pairs in grey
+    reference: bool = False,  # show the published pairs in grey
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Base models by size and generation, and the effect of post-training in each generation."
+    """Draws base models by size and generation (nats), and the effect of post-training per generation (Cohen's d).
+
+    Means of generations have a 95 % t interval over pairs. Raises `ValueError` if a table is empty.
+    """
     if effects.empty or levels.empty:
         raise ValueError("There is no pair of a base and a post-trained model with a known size to draw.")
     grey = published_generations() if reference else effects.head(0)
@@ -122,28 +125,31 @@ def generations(
 
 # %% ../../nbs/figures/07_by_generation.ipynb #published-generations
 def published_generations() -> pd.DataFrame:  # post, family, size_b, cohens_d
-    "The published effects of four generations of Qwen."
+    "Returns the published effects of four generations of Qwen."
     rows = published("generations").to_pandas()
     return rows.rename(columns={"panel": "family", "model": "post",
                                 "value": "cohens_d"})[["post", "family", "size_b", "cohens_d"]]
 
 # %% ../../nbs/figures/07_by_generation.ipynb #trends
 def generation_trends(
-    pairs: pd.DataFrame,  # family, size_b, cohens_d; one row a pair
+    pairs: pd.DataFrame,  # family, size_b, cohens_d; one row per pair
 ) -> pd.DataFrame:
-    """How the effect of post-training goes from one generation of a series to the next.
+    """Tests the trend of the effect of post-training over the generations of each series.
 
-    Returns series, generations, pairs, left_out, step (of d a generation), low, high, p, p_least, step_equal_size,
-    low_, high_equal_size, note.
+    step: `stats.trends.trend_over_groups`, in d per generation, with the exact p value and the smallest possible one;
+    step_equal_size: `stats.trends.trend_with_size`. `note` says why there is no trend at equal size.
+
+    Columns: series, generations, pairs, left_out, step, low, high, p, p_least, step_equal_size, low_equal_size,
+    high_equal_size, note.
     """
     rows = []
-    for series, some in pairs.groupby([_series(family)[0] for family in pairs["family"]]):
-        made = some.dropna(subset="cohens_d")
+    for series, part in pairs.groupby([_series(family)[0] for family in pairs["family"]]):
+        made = part.dropna(subset="cohens_d")
         order = sorted(set(made["family"]), key=_series)
-        found = trend_over_groups(made["family"], made["cohens_d"], order)
-        rows.append({"series": series, "generations": len(order), "pairs": len(made), "left_out": len(some) - len(made),
-                     "step": found["slope"],
-                     **{name: found[name] for name in ("low", "high", "p", "p_least")},
+        trend = trend_over_groups(made["family"], made["cohens_d"], order)
+        rows.append({"series": series, "generations": len(order), "pairs": len(made), "left_out": len(part) - len(made),
+                     "step": trend["slope"],
+                     **{name: trend[name] for name in ("low", "high", "p", "p_least")},
                      **_trend_at_equal_size(made.dropna(subset="size_b"), order)})
     return pd.DataFrame(rows, columns=TRENDS)
 
@@ -153,7 +159,7 @@ TRENDS = ("series", "generations", "pairs", "left_out", "step", "low", "high", "
 
 
 def _trend_at_equal_size(pairs: pd.DataFrame, order: list[str]) -> dict:
-    "The last columns of TRENDS."
+    "Returns the last columns of TRENDS."
     try:
         step = trend_with_size([order.index(family) for family in pairs["family"]], pairs["size_b"],
                                pairs["cohens_d"])["step"]

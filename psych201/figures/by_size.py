@@ -23,7 +23,7 @@ from ..reference import reference as published
 def published_levels(
     name: str,  # nll, accuracy, scaling or template; see reference.REFERENCES
 ) -> pd.DataFrame:  # model, format, value (nats or share), family, size_b, type, line, guessed
-    "Published means of models, as rows of the figures below."
+    "Returns the published means of models, as rows for the figures below."
     rows = published(name).to_pandas()
     table = with_cards(rows.assign(model=rows["model"].str.extract(r"^(?:mean\()?([^,]+)")[0])[["model"]])
     chat = rows["series"].eq("Default template").map({True: "chat", False: "plain"})
@@ -31,23 +31,23 @@ def published_levels(
 
 # %% ../../nbs/figures/02_by_size.ipynb #not-drawn
 def not_drawn(
-    table: pd.DataFrame,  # one row a model: the value, size_b, type
+    table: pd.DataFrame,  # one row per model: the value, size_b, type
     value: str = "mean_nll",
 ) -> list[str]:
-    "Models that the figures by size cannot draw: without a value, or without a size and no baseline."
+    "Lists the models that figures by size cannot draw: those without a value, or without a size unless baselines."
     sized = table["size_b"].notna() | (table["type"] == "baseline")
     return table.loc[table[value].isna() | ~sized, "model"].tolist()
 
 # %% ../../nbs/figures/02_by_size.ipynb #lines
 def _lines(axes, models: pd.DataFrame, value: str) -> None:
-    "A grey line for each kind of published model."
+    "Draws a grey line for each kind of published model."
     for _, line in models.groupby("line", sort=False):
         line = line.sort_values("size_b")
         axes.plot(line["size_b"], line[value], color=GREY, linewidth=0.8, marker="o", markersize=2.5, zorder=1)
 
 # %% ../../nbs/figures/02_by_size.ipynb #draw-family
 def _draw_family(axes, models: pd.DataFrame, value: str) -> None:
-    "One panel: a line per type, a marker per model; guessed cards are hollow."
+    "Draws one panel: a line per type, a marker per model; guessed cards are hollow."
     for kind, (_, colour, marker) in TYPES.items():
         for _, line in models[models["type"] == kind].sort_values("size_b").groupby(
             "line" if "line" in models else "type"):
@@ -62,7 +62,7 @@ def _draw_family(axes, models: pd.DataFrame, value: str) -> None:
 
 # %% ../../nbs/figures/02_by_size.ipynb #draw-baselines
 def _draw_baselines(axes, baselines: pd.DataFrame, value: str, named: bool) -> None:
-    "Dashed lines through a panel, with their names beside it if wanted."
+    "Draws dashed lines through a panel, with their names at the margin if wanted."
     for name, mean in baselines[["model", value]].itertuples(index=False):
         axes.axhline(mean, color=TYPES["baseline"][1], linewidth=1, linestyle="--", zorder=1)
         if named:
@@ -71,7 +71,7 @@ def _draw_baselines(axes, baselines: pd.DataFrame, value: str, named: bool) -> N
 
 # %% ../../nbs/figures/02_by_size.ipynb #by-size
 def _by_size(table: pd.DataFrame, value: str, label: str, grey: pd.DataFrame | None, width: float) -> Figure:
-    "A value against size, a panel per family."
+    "Draws a value against size, one panel per family."
     table = table[~table["model"].isin(not_drawn(table, value))]
     baselines, table = table[table["type"] == "baseline"], table[table["type"] != "baseline"]
     if table.empty:
@@ -82,8 +82,8 @@ def _by_size(table: pd.DataFrame, value: str, label: str, grey: pd.DataFrame | N
     grey = None if grey is None else grey[grey["family"].isin(families)]
     with canvas(lines, columns, width, 0.7 + 2 * lines, sharey=True) as (figure, panels):
         for axes, family in zip(panels.flat, families):
-            behind = None if grey is None else grey[grey["family"] == family]
-            _family_panel(axes, table[table["family"] == family], behind, value)
+            of_family = None if grey is None else grey[grey["family"] == family]
+            _family_panel(axes, table[table["family"] == family], of_family, value)
             axes.set_title(wrapped(family, (width - 0.6) / columns))
             _draw_baselines(axes, baselines, value, named=len(baselines) > 1 and family == families[-1])
         counts = counts_line(table)
@@ -95,7 +95,7 @@ def _by_size(table: pd.DataFrame, value: str, label: str, grey: pd.DataFrame | N
 
 # %% ../../nbs/figures/02_by_size.ipynb #family-panel
 def _family_panel(axes, models: pd.DataFrame, grey: pd.DataFrame | None, value: str) -> None:
-    "Models of one family before its published ones."
+    "Draws the models of one family in front of the published ones."
     sizes = set(models["size_b"])
     if grey is not None and len(grey):
         _lines(axes, grey, "value")
@@ -105,38 +105,42 @@ def _family_panel(axes, models: pd.DataFrame, grey: pd.DataFrame | None, value: 
 
 # %% ../../nbs/figures/02_by_size.ipynb #nll-by-size-2
 def nll_by_size(
-    # one row a model: mean_nll (nats), family, size_b (billions), type, guessed; low, high if there are intervals
+    # one row per model: mean_nll (nats), family, size_b (billions), type, guessed; low, high if there are intervals
     table: pd.DataFrame,
-    reference: bool = False,  # the published points in grey behind the same families
+    reference: bool = False,  # published points of the same families in grey
     width: float = PAGE,  # inches
 ) -> Figure:
-    """Mean NLL against model size, a panel per family.
+    """Draws mean NLL (nats per response) against model size, one panel per family; lower is more human-like.
 
-    Lower is more human-like. Models without mean or size are left out.
+    Models without mean or size are left out. Raises `ValueError` if none is left.
     """
     return _by_size(table, "mean_nll", "Mean NLL per response (nats)", published_levels("nll") if reference else None,
                     width)
 
 # %% ../../nbs/figures/02_by_size.ipynb #accuracy-by-size
 def accuracy_by_size(
-    table: pd.DataFrame,  # one row a model: accuracy (share), and the columns of nll_by_size
-    reference: bool = False,  # the published points in grey behind the same families
+    table: pd.DataFrame,  # one row per model: accuracy (share), and the columns of nll_by_size
+    reference: bool = False,  # published points of the same families in grey
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Share of responses that a model's most probable tokens spell, against model size; higher is more human-like."
+    """Draws accuracy (0 to 1) against model size, one panel per family; higher is more human-like.
+
+    Accuracy is the share of responses whose tokens are all the most probable ones. Models without accuracy or size are
+    left out. Raises `ValueError` if none is left.
+    """
     return _by_size(table, "accuracy", "Accuracy (share of responses)",
                     published_levels("accuracy") if reference else None, width)
 
 # %% ../../nbs/figures/02_by_size.ipynb #template
 def template_penalty(
-    # one row a model and format (plain, chat): mean_nll (nats), family, size_b, type; low, high if there are intervals
+    # one row per model and format (plain, chat): mean_nll (nats), family, size_b, type; low, high if known
     table: pd.DataFrame,
-    reference: bool = False,  # the published points in grey behind the same families
+    reference: bool = False,  # published points of the same families in grey
     width: float = PAGE,  # inches
 ) -> Figure:
-    """Mean NLL without and with the chat template against model size, a panel per family.
+    """Draws mean NLL without and with the chat template against model size, one panel per family (nats, logarithmic).
 
-    Baselines know no format and are left out.
+    Baselines have no format and are left out. Raises `ValueError` if the table lacks one of the formats.
     """
     table = table[~table["model"].isin(not_drawn(table)) & table["format"].isin(["plain", "chat"])
                   & (table["type"] != "baseline")]
@@ -163,20 +167,20 @@ def template_penalty(
 
 # %% ../../nbs/figures/02_by_size.ipynb #template-lines
 def _template_lines(axes, rows: pd.DataFrame, colour: str | None) -> set[float]:
-    "Lines of one family, one for each type and format; returns the sizes."
+    "Draws the lines of one family, one per type and format; returns the sizes."
     for (kind, format), line in rows.sort_values("size_b").groupby(["type", "format"]):
-        _, own, marker = TYPES[kind]
+        _, of_type, marker = TYPES[kind]
         axes.plot(line["size_b"], line["mean_nll"], "-" if format == "plain" else "--", marker=marker, linewidth=1,
                   markersize=3 if colour else 5,
-                  color=colour or own, markerfacecolor=(colour or own) if format == "plain" else "white",
+                  color=colour or of_type, markerfacecolor=(colour or of_type) if format == "plain" else "white",
                   zorder=1 if colour else 2)
         if "low" in line:
-            axes.vlines(line["size_b"], line["low"], line["high"], color=colour or own, linewidth=1, zorder=1.5)
+            axes.vlines(line["size_b"], line["low"], line["high"], color=colour or of_type, linewidth=1, zorder=1.5)
     return set(rows["size_b"])
 
 
 def _log_nats(axes) -> None:
-    "A logarithmic axis of nats with plain numbers."
+    "Makes the vertical axis logarithmic, with plain numbers."
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")

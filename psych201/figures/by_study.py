@@ -15,25 +15,25 @@ from .style import PAGE, TYPES, canvas, computed_in, counts_line, legend, short_
 
 # %% ../../nbs/figures/04_by_study.ipynb #differ
 def _differ(rows: pd.DataFrame) -> bool:
-    "True if nats per token are other numbers than nats per response."
+    "Returns whether nats per token differ from nats per response."
     return not (rows["nats_per_token"] - rows["mean_nll"]).abs().fillna(0).lt(1e-9).all()
 
 # %% ../../nbs/figures/04_by_study.ipynb #end
 def _end(rows: pd.DataFrame) -> float:
-    "Where a scale ends: behind all means and intervals, but where an interval reaches beyond twice the largest mean."
+    "Returns the end of a scale: beyond all means and intervals, but at most at about twice the largest mean."
     most = rows["mean_nll"].max()
     return 1.05 * float(min(2 * most, np.nanmax([most, rows["high"].max() if "high" in rows else most])))
 
 # %% ../../nbs/figures/04_by_study.ipynb #study-panel
 def _study_panel(axes, rows: pd.DataFrame, models: list[str]) -> None:
-    "One study: a line per model, in the order of `models`."
-    place = [models.index(model) for model in rows["model"]]
+    "Draws one study: a row per model, in the order of `models`."
+    heights = [models.index(model) for model in rows["model"]]
     colours = [TYPES[kind][1] for kind in rows["type"]]
     if "low" in rows:
-        axes.hlines(place, rows["low"].clip(lower=0), rows["high"], colors=colours, linewidth=1)
-    axes.scatter(rows["mean_nll"], place, c=colours, s=14, zorder=3, clip_on=False)
+        axes.hlines(heights, rows["low"].clip(lower=0), rows["high"], colors=colours, linewidth=1)
+    axes.scatter(rows["mean_nll"], heights, c=colours, s=14, zorder=3, clip_on=False)
     if _differ(rows):
-        axes.scatter(rows["nats_per_token"], place, facecolors="white", edgecolors=colours, s=34, zorder=2,
+        axes.scatter(rows["nats_per_token"], heights, facecolors="white", edgecolors=colours, s=34, zorder=2,
                      clip_on=False)
     axes.set_yticks(range(len(models)), short_names(models))
     axes.set_xlim(0, _end(rows))
@@ -41,7 +41,7 @@ def _study_panel(axes, rows: pd.DataFrame, models: list[str]) -> None:
 
 # %% ../../nbs/figures/04_by_study.ipynb #study-title
 def _study_title(rows: pd.DataFrame, inches: float) -> str:
-    "The name of a study, and its counts."
+    "Returns the name of a study, and its counts."
     counts = counts_line(rows.assign(studies=1)).removeprefix("1 study, ")
     if wrapped(counts, inches) != counts:
         counts = counts.replace("participants, ", "participants,\n")
@@ -49,7 +49,7 @@ def _study_title(rows: pd.DataFrame, inches: float) -> str:
 
 # %% ../../nbs/figures/04_by_study.ipynb #study-panels
 def _study_panels(table: pd.DataFrame, width: float) -> Figure:
-    "A panel for each study."
+    "Draws one panel per study."
     studies, models = list(dict.fromkeys(table["study"])), list(dict.fromkeys(table["model"]))[::-1]
     names = 0.2 + 0.055 * max(map(len, short_names(models)))  # inches
     columns = min(len(studies), max(1, int((width - names) / 1.6)), 3)
@@ -68,7 +68,7 @@ def _study_panels(table: pd.DataFrame, width: float) -> Figure:
 
 # %% ../../nbs/figures/04_by_study.ipynb #study-map
 def _study_map(table: pd.DataFrame, width: float) -> Figure:
-    "A row for each study, a column for each model: nats above the best."
+    "Draws a map with a row per study and a column per model: nats above the best."
     means = table.pivot_table(index="study", columns="model", values="mean_nll", sort=False)
     above, columns = means.sub(means.min(axis=1), axis=0), len(means.columns)
     top = max(float(np.nanquantile(above, 0.95)), 1e-9)
@@ -86,13 +86,16 @@ def _study_map(table: pd.DataFrame, width: float) -> Figure:
 
 # %% ../../nbs/figures/04_by_study.ipynb #nll-by-study
 def nll_by_study(
-    # one row a model and study: study, model, type, mean_nll, nats_per_token, participants, responses; low, high if
+    # one row per model and study: study, model, type, mean_nll, nats_per_token, participants, responses; low, high if
     # known
     table: pd.DataFrame,
     width: float = PAGE,  # inches
-    most: int = 30,  # studies with a panel each; if there are more, a map
+    most: int = 30,  # largest number of panels; a map for more studies
 ) -> Figure:
-    "Mean NLL of each model in each study; lower is more human-like. Rows without a mean are left out."
+    """Draws the mean NLL of each model in each study (nats), as panels or as a map; lower is more human-like.
+
+    Rows without a mean are left out. Raises `ValueError` if none is left.
+    """
     table = table.dropna(subset=["mean_nll"])
     if table.empty:
         raise ValueError("No study with a mean NLL to draw.")

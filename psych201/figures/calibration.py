@@ -15,7 +15,7 @@ from .style import (
 
 # %% ../../nbs/figures/09_calibration.ipynb #reliability-panel
 def _reliability_panel(axes, rows: pd.DataFrame, colour: str) -> None:
-    "One model: as it is, and at its temperature."
+    "Draws one model: as it is, and at its temperature."
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.7, zorder=1)
     for refitted, points in rows.groupby("refitted"):
         area = 4 + 60 * points["n"] / points["n"].sum()
@@ -27,7 +27,7 @@ def _reliability_panel(axes, rows: pd.DataFrame, colour: str) -> None:
 
 # %% ../../nbs/figures/09_calibration.ipynb #reliability-title
 def _reliability_title(name: str, rows: pd.DataFrame, inches: float) -> str:
-    "The model and its temperature."
+    "Returns the title of a panel: the model and its temperature."
     return f"{wrapped(name, inches, 7)}\ntemperature {rows.loc[rows['refitted'], 'temperature'].max():.2f}"
 
 # %% ../../nbs/figures/09_calibration.ipynb #reliability
@@ -37,7 +37,10 @@ def reliability_curves(
     table: pd.DataFrame,
     width: float = PAGE,  # inches
 ) -> Figure:
-    "How often options were chosen against how probable each model found them, a panel for each model."
+    """Draws how often options were chosen against their predicted probability, one panel per model (0 to 1).
+
+    Raises `ValueError` for an empty table.
+    """
     if table.empty:
         raise ValueError("There is no model whose options are known.")
     models, columns = list(dict.fromkeys(table["model"])), max(2, int(width / 1.4))
@@ -56,18 +59,18 @@ def reliability_curves(
 
 # %% ../../nbs/figures/09_calibration.ipynb #chance-band
 def _band(axes, place: int, rows: pd.DataFrame) -> None:
-    "Between which bounds the best possible prediction of a study lies."
+    "Draws the bounds of the best possible prediction of a study."
     bounds = rows.dropna(subset=["ceiling_low", "ceiling_high"])
     if len(bounds):
         low, high = bounds[["ceiling_low", "ceiling_high"]].mean()
         axes.fill_betweenx([place - 0.4, place + 0.4], low, high, color=GREY, alpha=0.35, linewidth=0, zorder=1)
 
 # %% ../../nbs/figures/09_calibration.ipynb #chance-row
-WORST = -1.0  # a model with a pseudo-R2 below is a number at the edge
+WORST = -1.0  # models with a lower pseudo-R2 are a number at the edge
 
 
 def _chance_row(axes, place: int, rows: pd.DataFrame, shifts: dict[str, float], intervals: bool) -> None:
-    "One study: its models, each at the height that it has in all studies."
+    "Draws one study: its models, each at the height that it has in all studies."
     for row in rows.itertuples():
         (_, colour, marker), shift = TYPES[row.type], shifts[row.model]
         if row.r2 < WORST:
@@ -81,7 +84,7 @@ def _chance_row(axes, place: int, rows: pd.DataFrame, shifts: dict[str, float], 
 
 # %% ../../nbs/figures/09_calibration.ipynb #chance-label
 def _name_models(axes, table: pd.DataFrame, shifts: dict[str, float]) -> None:
-    "The models at the margin, beside the first study, in the order and at the height that they have in each."
+    "Writes the models at the margin of the first study, at their heights."
     names = dict(zip(shifts, short_names(list(shifts))))
     for model, kind in dict(zip(table["model"], table["type"])).items():
         axes.annotate(names[model], (1, shifts[model]), (4, 0), ("axes fraction", "data"), "offset points", va="center",
@@ -89,17 +92,17 @@ def _name_models(axes, table: pd.DataFrame, shifts: dict[str, float]) -> None:
 
 
 def _saved(table: pd.DataFrame) -> str:
-    "The label of the axis."
+    "Returns the label of the axis."
     band = "; band: where the best possible prediction lies" if table["ceiling_low"].notna().any() else ""
     return f"Share of the NLL of {table['baseline'].iloc[0]} that is saved{band}"
 
 # %% ../../nbs/figures/09_calibration.ipynb #chance
 def chance_normalised(
-    table: pd.DataFrame,  # columns of chance.ABOVE; ceiling_low, ceiling_high (pseudo-R2) where they are known
+    table: pd.DataFrame,  # columns of accuracy_and_chance.ABOVE; ceiling_low, ceiling_high (pseudo-R2) if known
     width: float = PAGE,  # inches
     most: int = 8,  # models with intervals
 ) -> Figure:
-    "Share of a baseline's NLL that each model saves, by study."
+    "Draws the share of a baseline's NLL that each model saves, by study; raises `ValueError` if none is known."
     table = table.dropna(subset=["r2"])
     if table.empty:
         raise ValueError("There is no study that a model and the baseline both scored.")
@@ -112,9 +115,9 @@ def chance_normalised(
     with canvas(1, 1, width, 1.1 + height * len(studies)) as (figure, panels):
         axes = panels[0, 0]
         axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
-        for place, study in enumerate(studies):
-            _band(axes, place, table[table["study"] == study])
-            _chance_row(axes, place, table[table["study"] == study], shifts, intervals)
+        for index, study in enumerate(studies):
+            _band(axes, index, table[table["study"] == study])
+            _chance_row(axes, index, table[table["study"] == study], shifts, intervals)
         if intervals:
             _name_models(axes, table, shifts)
         axes.set_yticks(range(len(studies)), studies, fontsize=7 if len(studies) < 40 else 5)
@@ -129,7 +132,7 @@ def chance_normalised(
 
 # %% ../../nbs/figures/09_calibration.ipynb #distribution-lines
 def _distribution_lines(entropy, distance, rows: pd.DataFrame, kind: str) -> None:
-    "One model in both panels."
+    "Draws one model in both panels."
     _, colour, marker = TYPES[kind]
     look = dict(color=colour, marker=marker, markersize=4, linewidth=1)
     entropy.plot(rows["entropy_people"], rows["entropy_model"], **look)
@@ -138,10 +141,13 @@ def _distribution_lines(entropy, distance, rows: pd.DataFrame, kind: str) -> Non
 
 # %% ../../nbs/figures/09_calibration.ipynb #distributions
 def distributions(
-    table: pd.DataFrame,  # model, and the columns of items.by_entropy
+    table: pd.DataFrame,  # model, and the columns of ceiling.by_entropy
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Entropy of each model's answers, and their distance from people's, against the entropy of people's answers."
+    """Draws entropy (nats) and distance of each model's answers against the entropy of people's answers.
+
+    Distance is total variation (0 to 1), dashed its expectation by chance. Raises `ValueError` for an empty table.
+    """
     if table.empty:
         raise ValueError("There is no item that enough people answered.")
     table, narrow, models = with_cards(table), width < 5, list(dict.fromkeys(table["model"]))

@@ -19,8 +19,11 @@ from ..stats.moderators import RESPONSE_KEY, means_by
 # %% ../../nbs/figures/10_controls.ipynb #shared-by-conditions
 def shared_by_conditions(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one rule; a condition is a model in a format
-) -> tuple[pl.DataFrame, pl.DataFrame]:  # the rows that count; study, conditions, responses, left_out
-    "The responses that all conditions of a study scored, and how many that leaves out."
+) -> tuple[pl.DataFrame, pl.DataFrame]:  # shared rows; study, conditions, responses, left_out
+    """Keeps the responses that all conditions of a study scored, and counts those left out.
+
+    Raises `ValueError` if the table holds several rules.
+    """
     check_one(scores, "rule")
     known, condition = scores.drop_nulls("nll"), pl.struct("model", "format")
     conditions = known.group_by("study").agg(conditions=condition.n_unique())
@@ -43,10 +46,11 @@ def control_means(
     shared: pl.DataFrame,  # from shared_by_conditions
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Mean NLL of each condition in each study and over all, with intervals over people.
+    """Averages the NLL of each condition in each study and over all, with intervals over people (nats per response).
 
-    Returns study (or ALL), model, format, studies, participants, responses, mean_nll, low, high (nats a response),
-    dtype.
+    Means and intervals are those of `stats.moderators.means_by`; over all, studies have equal weights.
+
+    Columns: study (or ALL), model, format, studies, participants, responses, mean_nll, low, high, dtype.
     """
     each = means_by(shared, "study", level=level)
     together = means_by(shared.with_columns(all=pl.lit(ALL)), "all", level=level).rename({"all": "study"})
@@ -61,9 +65,9 @@ def _is_baseline(key: tuple[str, str]) -> bool:
 
 
 def _order(table: pd.DataFrame) -> list[tuple[str, str] | None]:
-    """(model, format) of each row from the bottom, None for a gap.
+    """Returns (model, format) of each row from the bottom, None for a gap.
 
-    Baselines, then each model with plain on top of its ablations.
+    Baselines come first, then each model, with plain on top of its ablations.
     """
     means = table[table["study"] == ALL].set_index(["model", "format"])["mean_nll"].sort_values(ascending=False)
     rows = [key for key in means.index if _is_baseline(key)]
@@ -73,7 +77,7 @@ def _order(table: pd.DataFrame) -> list[tuple[str, str] | None]:
 
 # %% ../../nbs/figures/10_controls.ipynb #labels
 def _labels(rows: list) -> list[str]:
-    "What stands beside each row: the baseline, the format, or for plain the name of the model."
+    "Returns the label of each row: the baseline, the format, or for plain the name of the model."
     models = list(dict.fromkeys(key[0] for key in rows if key and not _is_baseline(key)))
     names = dict(zip(models, short_names(models)))
     label = lambda model, format: model.removeprefix(
@@ -82,14 +86,14 @@ def _labels(rows: list) -> list[str]:
 
 # %% ../../nbs/figures/10_controls.ipynb #end
 def _end(table: pd.DataFrame) -> float:
-    "Where the axis of a study ends."
+    "Returns the end of the axis of a study."
     of_models = table[~table["model"].str.startswith("baseline:") | (table["model"] == "baseline:uniform")]
     known = of_models if len(of_models) else table
     return 1.2 * float(known["mean_nll"].max())
 
 # %% ../../nbs/figures/10_controls.ipynb #mark
 def _mark(axes, place: int, row: pd.Series, filled: bool, end: float) -> None:
-    "One condition: its mean and interval, or an arrow where it is off the axis."
+    "Draws one condition: its mean and interval, or an arrow if it is off the axis."
     colour = TYPES[row["type"]][1]
     if row["mean_nll"] > end:
         axes.annotate(f"{row['mean_nll']:.1f} →", (end, place), ha="right", va="center", fontsize=6, color=colour)
@@ -103,27 +107,27 @@ def _mark(axes, place: int, row: pd.Series, filled: bool, end: float) -> None:
 
 # %% ../../nbs/figures/10_controls.ipynb #panel
 def _panel(axes, table: pd.DataFrame, rows: list) -> None:
-    "The conditions of one study."
-    here, end = table.set_index(["model", "format"]), _end(table)
-    for place, key in enumerate(rows):
-        if key not in here.index:
+    "Draws the conditions of one study."
+    conditions, end = table.set_index(["model", "format"]), _end(table)
+    for height, key in enumerate(rows):
+        if key not in conditions.index:
             continue
-        row = here.loc[key]
-        _mark(axes, place, row, key[1] == "plain", end)
+        row = conditions.loc[key]
+        _mark(axes, height, row, key[1] == "plain", end)
         if key[1] == "plain" and not _is_baseline(key):
-            axes.vlines(row["mean_nll"], -0.5, place, colors=TYPES[row["type"]][1], linewidth=0.6, linestyles=":")
+            axes.vlines(row["mean_nll"], -0.5, height, colors=TYPES[row["type"]][1], linewidth=0.6, linestyles=":")
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(0, end)
 
 # %% ../../nbs/figures/10_controls.ipynb #panels-of
 def _panels_of(table: pd.DataFrame, most: int) -> list[str]:
-    "What has a panel: all studies together, and each of those with most participants; of a single study only that."
+    "Chooses the panels: all studies together, and those with most participants; a single study alone."
     people = table[table["study"] != ALL].groupby("study")["participants"].max().sort_values(ascending=False)
     return [ALL, *sorted(people.index[:most])] if len(people) > 1 else list(people.index)
 
 
 def _title(part: pd.DataFrame, room: float) -> str:
-    "The name of a study, and what stands behind its points."
+    "Returns the name of a study, and its counts."
     counts = counts_line(part if part["study"].iloc[0] == ALL else part.drop(columns="studies"))
     return f"{wrapped(part['study'].iloc[0], room, 6)}\n{wrapped(counts, room, 6)}"
 
@@ -131,11 +135,11 @@ def _title(part: pd.DataFrame, room: float) -> str:
 def draw_controls(
     table: pd.DataFrame,  # from control_means
     width: float = PAGE,  # inches
-    most: int = 8,  # studies with a panel of their own
+    most: int = 8,  # largest number of studies with a panel of their own
 ) -> Figure:
-    """Models, ablations and baselines.
+    """Draws models, ablations and baselines: mean NLL over all studies and in each, with intervals over people.
 
-    Mean NLL over all studies and in each, with intervals over people; further left is more human-like.
+    NLL is in nats per response; further left is more human-like. Raises `ValueError` for an empty table.
     """
     if table.empty:
         raise ValueError("There are no conditions to draw.")

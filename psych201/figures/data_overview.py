@@ -28,7 +28,7 @@ _OWN = TYPES["base"][1]  # colour of one's own numbers
 
 # %% ../../nbs/figures/13_data_overview.ipynb #short
 def _short(number: float, _=None) -> str:
-    "Numbers on a logarithmic axis: 1, 10k, 25M."
+    "Formats numbers of a logarithmic axis: 1, 10k, 25M."
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g}{letter}"
@@ -36,16 +36,16 @@ def _short(number: float, _=None) -> str:
 
 # %% ../../nbs/figures/13_data_overview.ipynb #draw-responses
 def _draw_responses(axes, domains: pd.DataFrame) -> None:
-    "Responses of each domain that has any."
-    there = domains["responses"] > 0
-    for place, value, domain in zip(domains.index[there], domains.loc[there, "responses"],
-                                    domains.loc[there, "domain"]):
+    "Draws the responses of each domain that has any."
+    nonzero = domains["responses"] > 0
+    for height, value, domain in zip(domains.index[nonzero], domains.loc[nonzero, "responses"],
+                                    domains.loc[nonzero, "domain"]):
         colour, marker = _LOOKS[domain]
-        axes.plot(value, place, marker=marker, markersize=5, color=colour, clip_on=False)
-        axes.annotate(_short(value), (value, place), (5, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.plot(value, height, marker=marker, markersize=5, color=colour, clip_on=False)
+        axes.annotate(_short(value), (value, height), (5, 0), textcoords="offset points", va="center", fontsize=6)
     axes.set_xscale("log")
-    values = domains.loc[there, "responses"]
-    axes.set_xlim((values.min() / 3, values.max() * 8) if there.any() else (1, 10))
+    values = domains.loc[nonzero, "responses"]
+    axes.set_xlim((values.min() / 3, values.max() * 8) if nonzero.any() else (1, 10))
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(domains)), domains["domain"])
@@ -54,7 +54,7 @@ def _draw_responses(axes, domains: pd.DataFrame) -> None:
 
 # %% ../../nbs/figures/13_data_overview.ipynb #draw-studies
 def _draw_studies(axes, domains: pd.DataFrame, reference: bool) -> None:
-    "Studies of each domain, published ones behind one's own; no labels of domains."
+    "Draws the studies of each domain, with published ones in the background; no labels of domains."
     if reference:
         axes.barh(domains.index, domains["published_studies"], color=GREY, alpha=0.6, height=0.7)
     axes.plot(domains["studies"], domains.index, linestyle="", marker="o", markersize=4, color=_OWN, clip_on=False)
@@ -67,9 +67,9 @@ def _draw_studies(axes, domains: pd.DataFrame, reference: bool) -> None:
 
 # %% ../../nbs/figures/13_data_overview.ipynb #draw-names
 def _draw_names(axes, places: pd.DataFrame, most: int = 20) -> None:
-    """The names of studies, each at one of its experiments, where they do not cover each other.
+    """Writes the names of studies, each at one of its experiments, without overlaps.
 
-    None if there are too many.
+    Writes none if there are more than `most`.
     """
     if places["study"].nunique() > most:
         return
@@ -81,11 +81,11 @@ def _draw_names(axes, places: pd.DataFrame, most: int = 20) -> None:
                 arrowprops=dict(arrowstyle="-", color="#BBBBBB", linewidth=0.4), min_arrow_len=6)
 
 # %% ../../nbs/figures/13_data_overview.ipynb #how-many
-_NAMES = {MINILM: "all-MiniLM-L6-v2", TFIDF: "TF-IDF"}  # embedding -> as the field calls it
+_NAMES = {MINILM: "all-MiniLM-L6-v2", TFIDF: "TF-IDF"}  # embedding -> its usual name
 
 
 def _how_many(places: pd.DataFrame) -> str:
-    "22 experiments of 15 studies; all-MiniLM-L6-v2."
+    "Formats the counts and the embedding: 22 experiments of 15 studies; all-MiniLM-L6-v2."
     experiments, studies = len(places), places["study"].nunique()
     counts = (f"{experiments:,} experiment{'s' * (experiments != 1)} of {studies:,} "
               f"{'study' if studies == 1 else 'studies'}")
@@ -94,7 +94,7 @@ def _how_many(places: pd.DataFrame) -> str:
 
 # %% ../../nbs/figures/13_data_overview.ipynb #draw-map
 def _draw_map(axes, places: pd.DataFrame) -> None:
-    "Experiments by the first two components of what they tell people."
+    "Draws experiments by the first two components of their instructions."
     known = places[places["x"].notna()]
     named = known.assign(domain=known["domain"].replace("", UNKNOWN_DOMAIN)) if len(known) else known
     for domain, (colour, marker) in _LOOKS.items():
@@ -116,9 +116,9 @@ def _draw_map(axes, places: pd.DataFrame) -> None:
 
 # %% ../../nbs/figures/13_data_overview.ipynb #draw-nations
 def _draw_nations(axes, people: pd.DataFrame, grey: pd.DataFrame) -> None:
-    "The map of the world with one's own people, or the published ones."
-    own, behind = (rows[rows["panel"] == "Nationality"] for rows in (people, grey))
-    nations, whose = (own, "") if len(own) else (behind, "As published (the 20 most frequent): ")
+    "Draws the map of the world with one's own people, or the published ones."
+    own, grey_nations = (rows[rows["panel"] == "Nationality"] for rows in (people, grey))
+    nations, whose = (own, "") if len(own) else (grey_nations, "As published (the 20 most frequent): ")
     try:
         colours = "Blues" if len(own) else "Greys"
         left_out = draw_world(axes, nations, f"{whose}{nations['value'].sum():,.0f} people "
@@ -138,20 +138,20 @@ _PLACES = [[[["people", "ages", "nationalities"], ["world", "world", "nationalit
 
 # %% ../../nbs/figures/13_data_overview.ipynb #overview
 def overview(
-    people: pd.DataFrame,  # of participants.describe_people
-    domains: pd.DataFrame,  # of description.by_domain
-    experiments: pd.DataFrame,  # of embeddings.experiment_map, and domain
-    reference: bool = True,  # the published numbers in grey
-    counts: str = "",  # what else there is to say of the data
+    people: pd.DataFrame,  # from participants.describe_people
+    domains: pd.DataFrame,  # from description.by_domain
+    experiments: pd.DataFrame,  # from embeddings.experiment_map, with domain
+    reference: bool = True,  # show the published numbers in grey
+    counts: str = "",  # further counts of the data
 ) -> Figure:
-    "A data set on one page; raises `ValueError` if it holds nobody."
+    "Draws a data set on one page; raises `ValueError` if it holds no people or studies."
     if people.empty or not domains["studies"].sum():
         raise ValueError("There are no people to draw.")
     grey = published_data_set() if reference else people.head(0)
     with mosaic(_PLACES, width=PAGE, height=7.6, height_ratios=[1.1, 1]) as (figure, panels):
-        for place, name in (("people", "Participants (thousands)"), ("ages", "Age histogram"),
+        for panel, name in (("people", "Participants (thousands)"), ("ages", "Age histogram"),
                             ("nationalities", "Nationality")):
-            draw_people(panels[place], name, people, grey)
+            draw_people(panels[panel], name, people, grey)
         _draw_nations(panels["world"], people, grey)
         _draw_responses(panels["responses"], domains)
         _draw_studies(panels["studies"], domains, reference)

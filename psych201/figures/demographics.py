@@ -16,7 +16,7 @@ from ..reference import reference as published
 
 # %% ../../nbs/figures/01_demographics.ipynb #published
 def published_data_set() -> pd.DataFrame:  # panel, label or low and high, value
-    "The published counts of Psych-201's people (figure 1); of nationalities the 20 most frequent ones."
+    "Returns the published counts of Psych-201's people (figure 1), with the 20 most frequent nationalities."
     return published("data_set").to_pandas().replace({"panel": {"Nationality top-20": "Nationality"}})
 
 # %% ../../nbs/figures/01_demographics.ipynb #as-published
@@ -27,7 +27,7 @@ _OWN = TYPES["base"][1]  # colour of one's own people
 
 # %% ../../nbs/figures/01_demographics.ipynb #participants
 def _count(thousands: float) -> str:
-    "20, 195, 15.7k, 208k people."
+    "Formats a number of people: 20, 195, 15.7k, 208k."
     people = round(1000 * thousands)
     return str(people) if people < 1000 else f"{people / 1000:.3g}k"
 
@@ -35,13 +35,13 @@ def _count(thousands: float) -> str:
 def draw_participants(
     axes,
     own: pd.DataFrame,  # label, value (thousands of people)
-    grey: pd.DataFrame,  # the same as published, or no rows
+    grey: pd.DataFrame,  # the published ones, or no rows
 ) -> None:
-    "Numbers of people, the smallest on top."
+    "Draws numbers of people as points, the smallest on top."
     rows = pd.concat([grey.assign(colour=GREY), own.assign(colour=_OWN)]).sort_values("value")
-    for place, (label, value, colour) in enumerate(rows[["label", "value", "colour"]].itertuples(index=False)):
-        axes.plot(1000 * value, place, marker="o", markersize=5, color=colour)
-        axes.annotate(_count(value), (1000 * value, place), (0, 4), textcoords="offset points", ha="center", fontsize=6)
+    for y, (label, value, colour) in enumerate(rows[["label", "value", "colour"]].itertuples(index=False)):
+        axes.plot(1000 * value, y, marker="o", markersize=5, color=colour)
+        axes.annotate(_count(value), (1000 * value, y), (0, 4), textcoords="offset points", ha="center", fontsize=6)
     axes.set_xscale("log")
     axes.set_xlim(0.3 * 1000 * rows["value"].min(), 3 * 1000 * rows["value"].max())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value / 1000)))
@@ -52,19 +52,19 @@ def draw_participants(
 
 # %% ../../nbs/figures/01_demographics.ipynb #of-panel
 def _known(rows: pd.DataFrame, grey: pd.DataFrame, name: str) -> str:
-    "A panel's title, with the number of people behind it."
+    "Returns a panel's title, with its number of people."
     people = rows["value"].sum()
     own = f"{people:,.0f} {'person' if people == 1 else 'people'}" if len(rows) else "none known"
     return f"{name}\n{own}; grey {grey['value'].sum():,.0f}" if len(grey) else f"{name}\n{own}"
 
 # %% ../../nbs/figures/01_demographics.ipynb #values
 def _values(rows: pd.DataFrame, shares: bool) -> pd.Series:
-    "Counts, or per cent."
+    "Returns counts, or per cent."
     return 100 * rows["value"] / rows["value"].sum() if shares else rows["value"]
 
 # %% ../../nbs/figures/01_demographics.ipynb #ages
 def _steps(rows: pd.DataFrame, shares: bool) -> tuple[list[float], list[float]]:
-    "Edges and values of a histogram without its empty bins, as matplotlib's stairs takes them."
+    "Returns the edges and values of a histogram without empty bins, for matplotlib's stairs."
     edges, values = [], []
     for low, high, value in zip(rows["low"], rows["high"], _values(rows, shares)):
         if edges and low > edges[-1]:
@@ -76,9 +76,9 @@ def _steps(rows: pd.DataFrame, shares: bool) -> tuple[list[float], list[float]]:
 def draw_ages(
     axes,
     own: pd.DataFrame,  # low, high (years), value (people)
-    grey: pd.DataFrame,  # the same as published, or no rows
+    grey: pd.DataFrame,  # the published ones, or no rows
 ) -> None:
-    "Histograms: published people filled, one's own as a line."
+    "Draws histograms of age: published people filled, one's own as a line."
     shares = len(own) > 0 and len(grey) > 0
     for rows, look in ((grey, dict(color=GREY, fill=True, alpha=0.6)), (own, dict(color=_OWN, fill=not len(grey)))):
         if len(rows):
@@ -91,10 +91,10 @@ def draw_ages(
 def draw_nationalities(
     axes,
     own: pd.DataFrame,  # label (a country), value (people)
-    grey: pd.DataFrame,  # the same as published, or no rows
-    most: int = 20,  # so many countries
+    grey: pd.DataFrame,  # the published ones, or no rows
+    most: int = 20,  # countries shown
 ) -> None:
-    "The most frequent nationalities: published people as bars, one's own as points (as bars if they are alone)."
+    "Draws the most frequent nationalities: published people as bars, one's own as points (bars if alone)."
     shares, shown = (len(own) > 0 and len(grey) > 0,
                      (own if len(own) else grey).nlargest(most, "value")["label"].tolist())
     for rows, colour, points in ((grey, GREY, False), (own, _OWN, len(grey) > 0)):
@@ -110,30 +110,30 @@ def draw_nationalities(
 
 # %% ../../nbs/figures/01_demographics.ipynb #people-panels
 PEOPLE_PANELS = {"Participants (thousands)": draw_participants, "Age histogram": draw_ages,
-                 "Nationality": draw_nationalities}  # name in the table -> who draws it
+                 "Nationality": draw_nationalities}  # panel in the table -> function that draws it
 
 # %% ../../nbs/figures/01_demographics.ipynb #draw-people
 def draw_people(
     axes,
     name: str,  # one of PEOPLE_PANELS
     people: pd.DataFrame,  # panel, label or low and high, value (participants.describe_people)
-    grey: pd.DataFrame,  # the same of published people, or no rows
+    grey: pd.DataFrame,  # the published people, or no rows
 ) -> None:
-    "One panel; it says so where nothing is known."
-    own, behind = people[people["panel"] == name], grey[grey["panel"] == name]
-    PEOPLE_PANELS[name](axes, own, behind)
-    if own.empty and behind.empty:
+    "Draws one panel; writes 'none known' if there are no data."
+    own, published_rows = people[people["panel"] == name], grey[grey["panel"] == name]
+    PEOPLE_PANELS[name](axes, own, published_rows)
+    if own.empty and published_rows.empty:
         axes.text(0.5, 0.5, "none known", transform=axes.transAxes, ha="center", fontsize=7, color="#777777",
                   style="italic")
 
 # %% ../../nbs/figures/01_demographics.ipynb #data-set
 def data_set(
     people: pd.DataFrame,  # panel, label or low and high, value (participants.describe_people, published_data_set)
-    reference: bool = False,  # the published people in grey
+    reference: bool = False,  # show the published people in grey
     width: float = PAGE,  # inches
-    counts: str = "",  # what else there is to say of one's own data, for example '2 studies, 640 responses'
+    counts: str = "",  # further counts of one's own data, for example '2 studies, 640 responses'
 ) -> Figure:
-    "Number, ages and nationalities of people."
+    "Draws the number, ages and nationalities of people; raises `ValueError` without people."
     if people.empty:
         raise ValueError("There are no people to draw.")
     grey = published_data_set() if reference else people.head(0)

@@ -17,7 +17,7 @@ from ..stats.paired import known_interval
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #forest-row
 def _forest_row(axes, place: int, row: dict, colour: str, narrow: bool) -> None:
-    "One effect, or the reason why there is none; at the right margin, or below, what it rests on."
+    "Draws one effect and its counts, or the reason why there is none."
     if pd.isna(row["estimate"]):
         why = row.get("note") or "not scored"
         axes.annotate(wrapped(why, 1.7, 6) if narrow else why, (0, place), (4, 0), ("axes fraction", "data"),
@@ -37,10 +37,10 @@ def _forest_row(axes, place: int, row: dict, colour: str, narrow: bool) -> None:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #forest-block
 def _forest_block(axes, title: str, rows: list[dict], narrow: bool) -> None:
-    "The rows of one group."
+    "Draws the rows of one group."
     axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
-    for place, row in enumerate(rows):
-        _forest_row(axes, place, row, row["colour"], narrow)
+    for height, row in enumerate(rows):
+        _forest_row(axes, height, row, row["colour"], narrow)
     axes.set_yticks(range(len(rows)), [wrapped(row["label"], 1.1, 6) if narrow else row["label"] for row in rows],
                     fontsize=6 if narrow else 7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -48,13 +48,13 @@ def _forest_block(axes, title: str, rows: list[dict], narrow: bool) -> None:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #forest
 def forest(
-    # group, label, estimate, low, high; if there: total (sums up), note (why empty), rests (on what), colour, points (a
-    # list)
+    # group, label, estimate, low, high; optional: total (summary row), note (why empty), rests (counts), colour,
+    # points (a list)
     table: pd.DataFrame,
-    label: str,  # of the axis, with the unit
+    label: str,  # label of the axis, with the unit
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Effects with their intervals, a block for each group."
+    "Draws effects with their intervals, one block per group; raises `ValueError` for an empty table."
     if table.empty:
         raise ValueError("There is no effect to draw.")
     table = table.assign(**{name: table.get(name, value)
@@ -74,14 +74,14 @@ def forest(
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #forest-rows
 def _counts(row: dict) -> str:
-    "What a difference rests on."
+    "Formats the counts of a difference."
     dropped = f", {row['dropped']:,} dropped" if row["dropped"] else ""
     studies = f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}, " if "arm" in row else ""
     return f"{studies}{row['participants']:,} people, {row['responses']:,} responses{dropped}"
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #mean-label
 def _mean_label(row: dict) -> str:
-    "Over which studies a mean is; a row of paired.known_interval."
+    "Names the studies of a mean, from a row of `paired.known_interval`."
     these = "these " if row["interval"] == "these studies, other people" else ""
     return "mean of this study" if row["studies"] == 1 else f"mean of {these}{row['studies']} studies"
 
@@ -90,20 +90,20 @@ _AXIS = "Difference in NLL (nats per response); right of 0: worse at predicting 
 
 
 def _names(table: pl.DataFrame) -> dict[tuple, str]:
-    "(post, base) -> the name of a pair, apart from all others in the table."
+    "Maps (post, base) to a name that is unique among the pairs of the table."
     pairs = table.select("post", "base").unique(maintain_order=True).rows()
     return dict(zip(pairs, pair_names(pairs)))
 
 
 def _effect_row(row: dict, names: dict) -> dict:
-    "What every row of a pair has in a forest."
+    "Returns the columns that all rows of a pair have in a forest."
     label, colour, _ = TYPES[card(row["post"]).type]
     return {"pair": names[row["post"], row["base"]], "kind": label, "estimate": row["difference"], "low": row["low"],
             "high": row["high"], "colour": colour, "rests": "" if row["difference"] is None else _counts(row)}
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #every-row
 def _by_study(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
-    "A block for each pair: its studies, and their mean."
+    "Returns a block per pair: its studies, and their mean."
     names = _names(means)
     rows = [_effect_row(row, names) | {"label": row["study"], "total": False} for row in effects.to_dicts()]
     rows += [_effect_row(row, names) | {"label": _mean_label(row), "total": True}
@@ -112,9 +112,9 @@ def _by_study(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #pair-rows
 def _by_pair(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
-    "A block for each kind of post-training, a row for each pair by its post-trained model, the largest effect first."
+    "Returns a block per kind of post-training, with a row per pair, the largest effect first."
     studies = effects.drop_nulls("difference").group_by("post", "base").agg("difference")
-    points = {(post, base): found for post, base, found in studies.rows()}
+    points = {(post, base): differences for post, base, differences in studies.rows()}
     posts, names = means["post"].to_list(), _names(means)
     single = dict(zip(dict.fromkeys(posts), short_names(list(dict.fromkeys(posts)))))
     rows = [_effect_row(row, names)
@@ -129,7 +129,7 @@ def _by_pair(effects: pl.DataFrame, means: pl.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #with-types
 def _with_types(figure: Figure, table: pl.DataFrame) -> Figure:
-    "Adds what the colours mean."
+    "Adds a legend of the colours."
     legend(figure, {card(post).type for post in table["post"]}, hollow=False, lines=False)
     return figure
 
@@ -138,28 +138,31 @@ def misalignment_forest(
     effects: pl.DataFrame,  # columns of paired.PAIRED
     means: pl.DataFrame,  # columns of paired.PAIRED_MEANS
     width: float = PAGE,  # inches
-    most: int = 60,  # rows of studies; if there are more, one row a pair
+    most: int = 60,  # rows of studies; if there are more, one row per pair
 ) -> Figure:
-    "Paired differences of post-trained models from their base models, by study and over studies, with intervals."
+    """Draws the paired differences between post-trained and base models, by study and over studies, with intervals.
+
+    Differences are in nats per response; right of 0 is less human-like. Raises `ValueError` without effects.
+    """
     if len(effects) > most:
         return forest(_by_pair(effects, means) if len(means) else pd.DataFrame(), _AXIS, width)
     return _with_types(forest(_by_study(effects, means) if len(means) else pd.DataFrame(), _AXIS, width), means)
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #arm-rows
 def _of_arm(kind: str, label: str, rows: pl.DataFrame) -> dict:
-    "One arm of one kind of post-training: its pairs, their mean, and how many are right of zero."
-    found = rows.drop_nulls("difference")
+    "Returns one arm of one kind of post-training: its pairs, their mean, and the number right of zero."
+    known = rows.drop_nulls("difference")
     name, colour, _ = TYPES[kind]
-    above, sure, lacking = (found["difference"] > 0).sum(), (found["low"] > 0).sum(), len(rows) - len(found)
+    above, sure, lacking = (known["difference"] > 0).sum(), (known["low"] > 0).sum(), len(rows) - len(known)
     reasons = list(dict.fromkeys(note.split(";")[0] for note in rows["note"] if note))
-    return {"group": name, "label": label, "estimate": found["difference"].mean(), "low": None, "high": None,
-            "points": found["difference"].to_list(), "colour": colour,
-            "total": True, "rests": f"{above} of {len(found)} pairs, {sure} with their interval"
+    return {"group": name, "label": label, "estimate": known["difference"].mean(), "low": None, "high": None,
+            "points": known["difference"].to_list(), "colour": colour,
+            "total": True, "rests": f"{above} of {len(known)} pairs, {sure} with their interval"
             + f"; {lacking} without" * bool(lacking), "note": ", or ".join(reasons)}
 
 
 def _by_arm(table: pl.DataFrame) -> pd.DataFrame:
-    "A block for each kind of post-training, a row for each arm."
+    "Returns a block per kind of post-training, with a row per arm."
     table = table.with_columns(kind=pl.col("post").map_elements(lambda post: card(post).type, return_dtype=pl.String))
     groups = table.group_by("kind", "label", maintain_order=True)
     return pd.DataFrame(sorted((_of_arm(*names, rows) for names, rows in groups),
@@ -167,7 +170,7 @@ def _by_arm(table: pl.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #arms-of-pair
 def _arms_of_pair(rows: list[dict], names: dict) -> list[dict]:
-    "A block of the arms of one pair, with what its intervals are about."
+    "Returns a block of the arms of one pair; its title states what the intervals are about."
     known = [row["interval"] == "these studies, other people" for row in rows if row["difference"] is not None]
     these = bool(known) and all(known)
     about = "other people in these studies" if these else "other people and other studies"
@@ -178,11 +181,14 @@ def _arms_of_pair(rows: list[dict], names: dict) -> list[dict]:
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #robustness
 def robustness_forest(
-    table: pl.DataFrame,  # columns of arms.ROBUSTNESS
+    table: pl.DataFrame,  # columns of robustness.ROBUSTNESS
     width: float = PAGE,  # inches
-    most: int = 60,  # rows; if there are more, one row an arm and kind of post-training
+    most: int = 60,  # rows; if there are more, one row per arm and kind of post-training
 ) -> Figure:
-    "The effect of post-training under each way to measure it, with intervals; a row without an effect says why."
+    """Draws the effect of post-training under each measure, with intervals (nats per response).
+
+    A row without an effect says why. Raises `ValueError` for an empty table.
+    """
     if len(table) > most:
         return forest(_by_arm(table), _AXIS, width)
     blocks, names = table.partition_by("post", "base", maintain_order=True), _names(table)

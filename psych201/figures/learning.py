@@ -17,25 +17,25 @@ _COLOURS, _GREYS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B
 
 
 def _looks(models: list[str]) -> dict[str, tuple[str, str]]:  # model -> colour, line; models first
-    "How each predictor is drawn."
+    "Assigns a colour and a line style to each predictor."
     baselines = [model for model in models if model.startswith("baseline:")]
-    own = [model for model in models if model not in baselines]
-    return ({model: (_COLOURS[i % len(_COLOURS)], "-") for i, model in enumerate(own)}
+    others = [model for model in models if model not in baselines]
+    return ({model: (_COLOURS[i % len(_COLOURS)], "-") for i, model in enumerate(others)}
             | {model: (_GREYS[i % len(_GREYS)], "--") for i, model in enumerate(baselines)})
 
 # %% ../../nbs/figures/11_learning.ipynb #curve-reached
 def _reached(curves: pd.DataFrame) -> pd.DataFrame:
-    "The steps that at least half of a study's people reach."
+    "Keeps the bins that at least half of a study's people reach."
     return curves[curves["participants"] * 2 >= curves.groupby(["study", "model"])["participants"].transform("max")]
 
 # %% ../../nbs/figures/11_learning.ipynb #curve-panel
 def _curve_panel(axes, rows: pd.DataFrame, looks: dict) -> None:
-    "All predictors in one study."
+    "Draws all predictors in one study."
     for model, (colour, line) in looks.items():
-        own = rows[rows["model"] == model]
-        place = own["earlier"].clip(lower=0.5)
-        axes.plot(place, own["mean_nll"], color=colour, linewidth=1, linestyle=line, marker="o", markersize=2.5)
-        axes.fill_between(place, own["low"].astype(float).clip(lower=0), own["high"].astype(float), color=colour,
+        curve = rows[rows["model"] == model]
+        x = curve["earlier"].clip(lower=0.5)
+        axes.plot(x, curve["mean_nll"], color=colour, linewidth=1, linestyle=line, marker="o", markersize=2.5)
+        axes.fill_between(x, curve["low"].astype(float).clip(lower=0), curve["high"].astype(float), color=colour,
                           alpha=0.15, linewidth=0)
     steps = sorted(set(rows["earlier"]))
     axes.set_xscale("log", base=2)
@@ -46,10 +46,13 @@ def _curve_panel(axes, rows: pd.DataFrame, looks: dict) -> None:
 
 # %% ../../nbs/figures/11_learning.ipynb #learning-curves
 def learning_curves(
-    curves: pd.DataFrame,  # model, study, earlier, participants, mean_nll, low, high; from origins.means_by
+    curves: pd.DataFrame,  # model, study, earlier, participants, mean_nll, low, high; from moderators.means_by
     width: float = PAGE,  # inches
 ) -> Figure:
-    "NLL of each predictor as the session goes on, a panel a study; a fall is learning."
+    """Draws the NLL of each predictor over the session, one panel per study (nats per response); a fall is learning.
+
+    Raises `ValueError` for an empty table.
+    """
     if curves.empty:
         raise ValueError("There are no learning curves to draw.")
     curves = _reached(curves)

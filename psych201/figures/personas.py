@@ -17,14 +17,17 @@ from ..stats.means import group_means
 
 # %% ../../nbs/figures/06_personas.ipynb #published-persona
 def published_persona() -> pd.DataFrame:  # model, study (a number), cohens_d (positive: the persona helps)
-    "The published effects of personas for 22 models and 54 studies."
+    "Returns the published effects of personas for 22 models and 54 studies."
     return published("persona").to_pandas()
 
 # %% ../../nbs/figures/06_personas.ipynb #with-means
 def with_persona_means(
-    effects: pd.DataFrame,  # model, study, cohens_d, and what else is known
-) -> pd.DataFrame:  # the same columns, studies, low, high; below the studies a row for each model, whose study is "all"
-    "Effects of a persona by study, and their mean over studies with a t interval."
+    effects: pd.DataFrame,  # model, study, cohens_d, and further columns
+) -> pd.DataFrame:  # the same columns, studies, low, high; last a row per model, with study "all"
+    """Adds the mean effect of a persona over studies to the effects by study, with a 95 % t interval.
+
+    low, high = mean ∓ t(n - 1) · sd / √n over the n studies of a model (`stats.means.group_means`).
+    """
     means = group_means(pl.from_pandas(effects[["model", "cohens_d"]]), "cohens_d", "model").to_pandas()
     means = means.rename(columns={"mean": "cohens_d", "n": "studies"})[["model", "studies", "cohens_d", "low", "high"]]
     return pd.concat([effects.assign(studies=1), means.assign(study="all")], ignore_index=True)
@@ -32,10 +35,13 @@ def with_persona_means(
 # %% ../../nbs/figures/06_personas.ipynb #persona
 def persona(
     effects: pd.DataFrame,  # model, study, cohens_d (positive: the persona helps); participants, responses if known
-    reference: bool = False,  # the published means in grey
+    reference: bool = False,  # show the published means in grey
     width: float = PAGE,  # inches
 ) -> Figure:
-    "Effect of a persona on the NLL of each model, by study and over studies."
+    """Draws the effect of a persona on the NLL of each model (Cohen's d), by study and over studies.
+
+    Right of 0 the persona helps. Raises `ValueError` without effects.
+    """
     if effects.empty:
         raise ValueError("There is no model that was scored with and without a persona.")
     grey = published_persona() if reference else effects.head(0)
@@ -57,10 +63,10 @@ def persona(
 
 # %% ../../nbs/figures/06_personas.ipynb #persona-rows
 def _persona_rows(axes, effects: pd.DataFrame, models: list[str], colour, shift: float) -> None:
-    "Points of studies and the mean of each model."
+    "Draws the studies and the mean of each model."
     for model, rows in with_persona_means(effects).groupby("model", sort=False) if len(effects) else ():
-        place, of_study, mean = models.index(model) + shift, rows["study"] != "all", rows.iloc[-1]
-        axes.plot(rows.loc[of_study, "cohens_d"], [place] * of_study.sum(), linestyle="", marker="|", markersize=4,
+        height, of_study, mean = models.index(model) + shift, rows["study"] != "all", rows.iloc[-1]
+        axes.plot(rows.loc[of_study, "cohens_d"], [height] * of_study.sum(), linestyle="", marker="|", markersize=4,
                   color=colour(model), alpha=0.35)
-        axes.plot([mean["low"], mean["high"]], [place, place], color=colour(model), linewidth=2)
-        axes.plot(mean["cohens_d"], place, marker="D", markersize=4.5, color=colour(model))
+        axes.plot([mean["low"], mean["high"]], [height, height], color=colour(model), linewidth=2)
+        axes.plot(mean["cohens_d"], height, marker="D", markersize=4.5, color=colour(model))

@@ -45,7 +45,7 @@ STYLE = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labels
 
 # %% ../../nbs/figures/00_style.ipynb #hide-empty
 def _finish(figure: Figure, panels: Iterable) -> None:
-    "Hides panels that hold nothing, and lines at the top and right of the others; closes the figure."
+    "Hides empty panels, and lines at the top and right of the others; closes the figure."
     for axes in panels:
         if not (axes.has_data() or axes.texts):
             axes.set_visible(False)
@@ -55,20 +55,20 @@ def _finish(figure: Figure, panels: Iterable) -> None:
 # %% ../../nbs/figures/00_style.ipynb #common-look
 @contextmanager
 def _look() -> Iterator[None]:
-    "Inside, figures are made in the common look."
+    "Applies the common look to figures made within the context."
     with sns.axes_style("whitegrid", {"grid.color": ".92"}), plt.rc_context(STYLE):
         yield
 
 # %% ../../nbs/figures/00_style.ipynb #canvas
 @contextmanager
 def canvas(
-    rows: int,
-    columns: int,
+    rows: int,  # of panels
+    columns: int,  # of panels
     width: float,  # inches
     height: float,  # inches
     **options,  # of plt.subplots
 ) -> Iterator[tuple]:  # the figure, and its panels as an array (rows, columns)
-    "A figure with panels in the common look."
+    "Makes a figure with panels in the common look."
     with _look():
         figure, panels = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained",
                                       **options)
@@ -83,7 +83,7 @@ def mosaic(
     height: float,  # inches
     **options,  # of plt.subplot_mosaic
 ) -> Iterator[tuple]:  # the figure, and its panels by name
-    "A figure with panels of different sizes in the common look."
+    "Makes a figure with panels of different sizes in the common look."
     with _look():
         figure, panels = plt.subplot_mosaic(places, figsize=(width, height), layout="constrained", **options)
         yield figure, panels
@@ -97,9 +97,9 @@ PANELS = {"Llama 3": "Llama 3.x", "Llama 3.1": "Llama 3.x", "Llama 3.2": "Llama 
 # %% ../../nbs/figures/00_style.ipynb #with-cards
 def with_cards(
     table: pd.DataFrame,  # with a column model
-    sizes: dict[str, float] | None = None,  # model -> billions of parameters, where no card knows it
+    sizes: dict[str, float] | None = None,  # model -> billions of parameters, for models whose card has none
 ) -> pd.DataFrame:  # the same rows, and family (see PANELS), size_b, type, line, guessed
-    "Adds what is known of each model."
+    "Adds the facts of each model's card."
     cards, lines = ([card(model) for model in table["model"]],
                     dict(published_models()[["model", "published_type"]].to_numpy()))
     return table.assign(
@@ -113,13 +113,14 @@ def billions(
     size: float,  # billions of parameters
     _=None,  # Matplotlib's position of a tick
 ) -> str:
-    "0.000051 -> 51k, 0.135 -> 135M, 70 -> 70B."
+    "Formats a size: 0.000051 -> 51k, 0.135 -> 135M, 70 -> 70B."
     return f"{size:g}B" if size >= 1 else f"{size * 1e3:.0f}M" if size >= 1e-3 else f"{size * 1e6:.0f}k"
 
 # %% ../../nbs/figures/00_style.ipynb #size-axis
 def _ticks(sizes: list[float], room: float = 0.22) -> list[float]:
-    """The smallest and the largest size, and those between that are at least `room` of the axis away from both
-    neighbours.
+    """Chooses the ticks of an axis of sizes.
+
+    The smallest and the largest size, and those between that are at least `room` of the axis away from both neighbours.
     """
     last, kept = max(sizes), [min(sizes)]
     least = room * math.log(last * 4 / kept[0])
@@ -133,7 +134,7 @@ def size_axis(
     axes,
     sizes: list[float],  # billions of parameters
 ) -> None:
-    "A logarithmic axis over parameters with ticks at existing sizes."
+    "Makes the horizontal axis logarithmic in parameters, with ticks at existing sizes."
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
     axes.set_xticks(_ticks(sizes))
@@ -142,23 +143,23 @@ def size_axis(
 
 # %% ../../nbs/figures/00_style.ipynb #short-names
 def _short(name: str, most: int = 24) -> str:
-    "The last part of a name, without its middle if it is long."
+    "Returns the last part of a name, without its middle if it is long."
     last = name.rstrip("/").rsplit("/", 1)[-1]
     return last if len(last) <= most else f"{last[: most - 9]}…{last[-8:]}"
 
 
 def short_names(
     models: list[str],
-) -> list[str]:  # as many; whole names where short ones would be the same
-    "Names that fit beside a panel."
+) -> list[str]:  # as many; full names if short ones would be equal
+    "Shortens the names of models to fit next to a panel."
     short = [_short(name) for name in models]
-    return [one if short.count(one) == 1 else name for one, name in zip(short, models)]
+    return [brief if short.count(brief) == 1 else name for brief, name in zip(short, models)]
 
 
 def pair_names(
     pairs: Iterable[tuple[str, str]],  # (post-trained, base)
-) -> list[str]:  # as many; no two the same
-    "Pairs as 'post less base', in names that are apart among all of them."
+) -> list[str]:  # as many, all different
+    "Names pairs as 'post less base', with names that are unique among their models."
     pairs = list(pairs)
     models = list(dict.fromkeys(model for pair in pairs for model in pair))
     names = dict(zip(models, short_names(models)))
@@ -167,15 +168,15 @@ def pair_names(
 # %% ../../nbs/figures/00_style.ipynb #wrapped
 def wrapped(
     text: str,
-    inches: float,  # the width there is
-    size: float = 8,  # of the type, points; letters are about half as wide
+    inches: float,  # available width
+    size: float = 8,  # font size, points; letters are about half as wide
 ) -> str:
-    "A text in lines that fit into a width."
+    "Wraps a text to lines of at most the given width."
     return "\n".join(textwrap.wrap(text, max(8, int(inches * 72 / (0.55 * size))), break_on_hyphens=False))
 
 # %% ../../nbs/figures/00_style.ipynb #spread
 def _spread(heights: list[float], gap: float) -> list[float]:
-    "The same heights in the same order, moved up as little as gives each its gap from the one below."
+    "Moves heights up, in order, as little as gives each its gap from the one below."
     order, placed = sorted(range(len(heights)), key=lambda i: heights[i]), list(heights)
     for below, above in zip(order, order[1:]):
         placed[above] = max(placed[above], placed[below] + gap)
@@ -185,11 +186,11 @@ def _spread(heights: list[float], gap: float) -> list[float]:
 def end_labels(
     axes,
     names: list[str],
-    heights: list[float],  # of the ends of the lines, in data
+    heights: list[float],  # of the ends of the lines, in data coordinates
     colours: list[str],
-    inches: float = 1.8,  # height of the axes, about
+    inches: float = 1.8,  # approximate height of the axes
 ) -> None:
-    "Names at the right margin."
+    "Writes names at the right margin, at the height of the lines."
     low, high = axes.get_ylim()
     for name, height, colour in zip(names, _spread(heights, 0.085 / inches * (high - low)), colours):
         axes.annotate(name, (1, height), (4, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=5,
@@ -199,11 +200,11 @@ def end_labels(
 def legend(
     figure: Figure,
     types: set[str],  # keys of TYPES
-    hollow: bool,  # say what a hollow marker means
-    lines: bool = True,  # False: dots in the colours of the types
-    published: bool = False,  # say what grey means
+    hollow: bool,  # explain hollow markers
+    lines: bool = True,  # False: dots in the colours of the types only
+    published: bool = False,  # explain grey markers
 ) -> None:
-    "The types that occur, above the panels, and what a hollow or grey marker means."
+    "Draws a legend of the types that occur above the panels, and of hollow and grey markers."
     shown = [TYPES[kind] for kind in TYPES if kind in types]
     handles = [plt.Line2D([], [], color=colour, marker=marker if lines else "o", linewidth=1, markersize=5, label=label,
                           linestyle="" if not lines else "-" if marker else "--")
@@ -219,9 +220,9 @@ def legend(
 
 # %% ../../nbs/figures/00_style.ipynb #counts-line
 def counts_line(
-    table: pd.DataFrame,  # one row a model; of studies, participants, items and responses what is known
+    table: pd.DataFrame,  # one row per model; any of studies, participants, items and responses
 ) -> str:
-    "How many studies, participants and responses stand behind each point."
+    "Formats the number of studies, participants, items and responses in each point, as a range if they differ."
     def span(name: str) -> str:
         low, high = int(table[name].min()), int(table[name].max())
         what = name if high != 1 else {"studies": "study"}.get(name, name[:-1])
@@ -233,17 +234,17 @@ def counts_line(
 def computed_in(
     table: pd.DataFrame,  # with or without a column dtype
 ) -> str:
-    "In what the models computed: a line for a figure; '' if that is not known."
+    "Returns a line on the dtypes of the models for a figure; '' if unknown."
     dtypes = sorted(set(table["dtype"].dropna())) if "dtype" in table else []
     return f"\nComputed in {' and '.join(dtypes)}" if dtypes else ""
 
 # %% ../../nbs/figures/00_style.ipynb #save
 def save(
     figure: Figure,
-    table: pd.DataFrame,  # what the figure shows
+    table: pd.DataFrame,  # the numbers that the figure shows
     path: str | Path,  # folder and name without ending
 ) -> list[Path]:  # the three files
-    "Writes a figure as PNG (300 dpi) and PDF, and the numbers behind it as CSV."
+    "Writes a figure as PNG (300 dpi) and PDF, and its numbers as CSV."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf", "csv")]

@@ -19,32 +19,32 @@ FULL = 5.0  # nats at which the colour is full
 def shade(
     nll: float | None,  # nats; None: not scored
 ) -> str:  # CSS
-    "The ground of a response."
+    "Returns the CSS background of a response; a dashed border if it has no score."
     if nll is None or nll != nll:
         return "border:1px dashed #888"
     return f"background:rgba(213,94,0,{min(1.0, max(0.0, nll) / FULL):.2f})"
 
 # %% ../../nbs/figures/14_transcripts.ipynb #piece-html
 def _as_html(piece: Piece, nll: float | None) -> str:
-    "One piece of a text."
+    "Formats one piece as HTML."
     text = html.escape(piece.text).replace("\n", "<br>")
     if piece.kind == "template":
         return f'<span style="color:#888">{text}</span>'
     if piece.kind == "shown":
         return text
-    told = "not scored" if nll is None or nll != nll else f"{nll:.2f} nats"
-    return f'<span style="{shade(nll)};padding:0 2px;border-radius:2px" title="{told}"><b>{text or "&nbsp;"}</b></span>'
+    tip = "not scored" if nll is None or nll != nll else f"{nll:.2f} nats"
+    return f'<span style="{shade(nll)};padding:0 2px;border-radius:2px" title="{tip}"><b>{text or "&nbsp;"}</b></span>'
 
 # %% ../../nbs/figures/14_transcripts.ipynb #shortened
 def _shortened(pieces: list[Piece], most: int) -> list[Piece]:
-    "Pieces whose shown text is at most so many characters long at either end of the session."
-    room, first, place = most, [], 0
-    while place < len(pieces) and room > 0:
-        piece = pieces[place]
+    "Cuts pieces in the middle, to at most `most` characters at either end of the session."
+    room, first, index = most, [], 0
+    while index < len(pieces) and room > 0:
+        piece = pieces[index]
         first.append(piece._replace(text=piece.text[:room]) if piece.kind == "shown" else piece)
-        room, place = room - len(piece.text), place + 1
+        room, index = room - len(piece.text), index + 1
     room, last = most, []
-    for piece in reversed(pieces[place:]):
+    for piece in reversed(pieces[index:]):
         if room <= 0:
             break
         last.append(piece._replace(text=piece.text[-room:]) if piece.kind == "shown" else piece)
@@ -55,11 +55,11 @@ def _shortened(pieces: list[Piece], most: int) -> list[Piece]:
 # %% ../../nbs/figures/14_transcripts.ipynb #show-readings
 def show_readings(
     readings: Sequence[Reading],
-    nll: Sequence[float | None],  # of each response of the transcript, nats
-    most: int = 600,  # characters at either end of a text
-    texts: int = 3,  # readings that are shown at most
+    nll: Sequence[float | None],  # NLL of each response of the transcript, nats
+    most: int = 600,  # characters at either end of a reading
+    texts: int = 3,  # largest number of readings shown
 ) -> str:  # HTML
-    "A formatted session with its responses coloured by NLL."
+    "Formats a session as HTML, with its responses coloured by NLL."
     parts = []
     for reading in readings[:texts]:
         values, pieces = iter(reading.responses), []

@@ -30,7 +30,11 @@ _COEFFICIENTS = (1.340264, -0.081106, 0.000893, 0.003796)  # of the powers 1, 3,
 def equal_earth(
     points: np.ndarray,  # (n, 2) longitude and latitude, degrees
 ) -> np.ndarray:  # (n, 2) in radii of the earth
-    "The Equal Earth projection."
+    """Projects longitude and latitude to the Equal Earth map (Šavrič, Patterson and Jenny 2018).
+
+    With sin a = √3/2 · sin(latitude) and y(a) the polynomial of `_COEFFICIENTS`: x = 2√3/3 · longitude · cos a /
+    y'(a), y = y(a).
+    """
     longitude, latitude = np.radians(np.asarray(points, dtype=float)).T
     angle = np.arcsin(np.sqrt(3) / 2 * np.sin(latitude))
     height = sum(c * angle**power for c, power in zip(_COEFFICIENTS, (1, 3, 7, 9)))
@@ -43,30 +47,31 @@ _WHEEL = "geopandas==0.14.4 --hash=sha256:3bb6473cb59d51e1a7fe2dbc24a1a063fb0ebd
 # %% ../../nbs/figures/12_world_map.ipynb #read-outlines
 @lru_cache
 def outlines() -> dict[str, list[np.ndarray]]:
-    """The outlines of countries, fetched on first use; raises `DownloadError`.
+    """Reads the outlines of countries, downloaded on first use; raises `DownloadError` if that fails.
 
-    Returns code of three letters, or '' -> polygons (n, 2), longitude and latitude.
+    Returns three-letter code, or '' -> polygons (n, 2) of longitude and latitude in degrees.
     """
     cache = Path(load_settings().cache_path)
     folder = unpack(_WHEEL, "geopandas/datasets/naturalearth_lowres", cache / "maps" / "naturalearth", cache / "wheels")
-    found: dict[str, list[np.ndarray]] = {}
-    for one in shapefile.Reader(str(folder / "naturalearth_lowres.shp")).iterShapeRecords():
-        code, name = one.record["iso_a3"], one.record["name"]
+    polygons: dict[str, list[np.ndarray]] = {}
+    for country in shapefile.Reader(str(folder / "naturalearth_lowres.shp")).iterShapeRecords():
+        code, name = country.record["iso_a3"], country.record["name"]
         code = code if pycountry.countries.get(alpha_3=code) else read_country(name)
-        ends = [*one.shape.parts, len(one.shape.points)]
-        found.setdefault(code, []).extend(np.asarray(one.shape.points[low:high]) for low, high in zip(ends, ends[1:]))
-    return {code: parts for code, parts in found.items() if code != "ATA"}
+        ends = [*country.shape.parts, len(country.shape.points)]
+        polygons.setdefault(code, []).extend(np.asarray(country.shape.points[low:high])
+                                             for low, high in zip(ends, ends[1:]))
+    return {code: parts for code, parts in polygons.items() if code != "ATA"}
 
 # %% ../../nbs/figures/12_world_map.ipynb #draw-world
 def draw_world(
     axes,
     nations: pd.DataFrame,  # label (name of a country), value (people)
-    name: str = "",  # above the map
-    colours: str = "Blues",  # of Matplotlib, light to dark
-) -> int:  # people of countries that are too small to be on it
-    """Countries coloured by their people.
+    name: str = "",  # title above the map
+    colours: str = "Blues",  # a colour map of Matplotlib, light to dark
+) -> int:  # people from countries that are too small for the map
+    """Draws a map of countries coloured by their number of people, on a logarithmic scale.
 
-    Raises `DownloadError` if there are no outlines, `ValueError` for what is no country.
+    Raises `DownloadError` if the outlines are not available, `ValueError` for a label that is no country.
     """
     people = dict(zip(nations["label"].map(read_country), nations["value"]))
     if "" in people:
@@ -87,7 +92,7 @@ def draw_world(
 
 # %% ../../nbs/figures/12_world_map.ipynb #colours
 def _without_white(name: str) -> ListedColormap:
-    "The darker three quarters of a scale, so that one person shows; land without people is light grey."
+    "Returns the darker three quarters of a scale, so that one person is visible; land without people is grey."
     colours = ListedColormap(colormaps[name](np.linspace(0.25, 1, 256)))
     colours.set_bad("#E8E8E8")
     return colours

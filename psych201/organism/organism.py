@@ -23,14 +23,14 @@ from ..paradigms import risky_choice, two_armed_bandit
 from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/organism/01_organism.ipynb #paradigms
-PARADIGMS = {"bandit": (two_armed_bandit, 40), "risky": (risky_choice, 24)}  # name -> paradigm, decisions in a session
+PARADIGMS = {"bandit": (two_armed_bandit, 40), "risky": (risky_choice, 24)}  # name -> paradigm, decisions per session
 
 # %% ../../nbs/organism/01_organism.ipynb #kinds
-KINDS = ("crowd", "people", "optimal")  # whose sessions
+KINDS = ("crowd", "people", "optimal")  # choosers of the sessions
 
 # %% ../../nbs/organism/01_organism.ipynb #habits
 def _any_habits(paradigm: str, n: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    "Parameters of choosers of all kinds, from random to nearly optimal."
+    "Draws parameters of choosers of all kinds, from random to nearly optimal."
     if paradigm == "bandit":
         return dict(learning_rate=random.uniform(0.05, 1, n), inverse_temperature=random.uniform(0, 20, n))
     return dict(curvature=random.uniform(0.8, 1, n), loss_aversion=random.uniform(1, 2.5, n),
@@ -39,10 +39,10 @@ def _any_habits(paradigm: str, n: int, random: np.random.Generator) -> dict[str,
 # %% ../../nbs/organism/01_organism.ipynb #draw-crowd
 def draw_crowd(
     paradigm: str,  # key of PARADIGMS
-    n: int,  # how many
+    n: int,  # number of choosers
     seed: int,
-) -> pd.DataFrame:  # as draw_participants of the paradigm
-    "Choosers of whom every third one is like people."
+) -> pd.DataFrame:  # columns of draw_participants of the paradigm
+    "Draws choosers of which every third is like people, and the others have arbitrary habits."
     people = PARADIGMS[paradigm][0].draw_participants(n, seed)
     habits = _any_habits(paradigm, n, np.random.default_rng([seed, 1]))
     return people.assign(**{name: np.where(np.arange(n) % 3, values, people[name]) for name, values in habits.items()})
@@ -51,11 +51,11 @@ def draw_crowd(
 def write_sessions(
     kind: str,  # one of KINDS
     paradigm: str,  # key of PARADIGMS
-    n: int,  # how many sessions
+    n: int,  # number of sessions
     seed: int,
-    decisions: int | None = None,  # in a session; None: as in the built-in sample
+    decisions: int | None = None,  # per session; None: as in the built-in sample
 ) -> list[Transcript]:
-    "Simulated sessions."
+    "Simulates sessions of one kind of chooser in one paradigm."
     module, usual = PARADIGMS[paradigm]
     people = draw_crowd(paradigm, n, seed) if kind == "crowd" else module.draw_participants(n, seed)
     simulate = module.simulate_best if kind == "optimal" else module.simulate
@@ -65,11 +65,11 @@ def write_sessions(
 
 # %% ../../nbs/organism/01_organism.ipynb #write-held-out
 def write_held_out(
-    folder: str | Path,  # gets a study for each paradigm
+    folder: str | Path,  # receives a study per paradigm
     n: int,  # people per paradigm
     seed: int,
 ) -> None:
-    "New people as studies in the contribution layout, with the true probability of each response."
+    "Writes new people as studies in the contribution layout, with the true probability of each response."
     for name, (module, decisions) in PARADIGMS.items():
         people = module.draw_participants(n, seed)
         trials = dict(list(module.simulate(people, decisions, seed + 1).groupby("participant")))
@@ -80,21 +80,21 @@ def write_held_out(
 
 # %% ../../nbs/organism/01_organism.ipynb #steps
 SHORT_STEPS, WHOLE_STEPS, POST_STEPS = 1000, 2400, 400
-UNDERSTOOD, STARTS = 0.68, 5  # nats per gamble of unseen choosers below which a start is good; starts at most
+UNDERSTOOD, STARTS = 0.68, 5  # largest NLL of a good start (nats per gamble of unseen choosers); most starts
 
 # %% ../../nbs/organism/01_organism.ipynb #first-good
 def _first_good(starts: Iterable[tuple[float, object]], good: float = UNDERSTOOD):
-    "What comes with the first NLL below a bound; with the lowest if none is."
+    "Returns the result with the first NLL below a bound, or with the lowest if none is."
     tried = []
     for nll, made in starts:
         tried.append((nll, made))
         if nll < good:
             break
-    return min(tried, key=lambda one: one[0])[1]
+    return min(tried, key=lambda start: start[0])[1]
 
 # %% ../../nbs/organism/01_organism.ipynb #read-short
 def _read_short(tokenizer: transformers.PreTrainedTokenizerFast, seed: int, n: int, steps: int):
-    "A model that has read short sessions, from the first good start, with its NLL by step."
+    "Trains a model on short sessions from the first good start; returns it with its NLL by step."
     short = write_sessions("crowd", "bandit", n, seed + 5, 7) + write_sessions("crowd", "risky", n * 2, seed + 15, 7)
     short, unseen = (encode_sessions(sessions, tokenizer)
                      for sessions in (short, write_sessions("crowd", "risky", 300, seed + 500, 7)))
@@ -104,16 +104,16 @@ def _read_short(tokenizer: transformers.PreTrainedTokenizerFast, seed: int, n: i
         losses = train(model, short, steps, 32, 3e-3, seed, text_weight=0.3, what=f"base, short sessions ({weights})")
         return response_nll(model, unseen), (model, losses)
 
-    return _first_good(start(seed + 1000 * again) for again in range(STARTS))
+    return _first_good(start(seed + 1000 * attempt) for attempt in range(STARTS))
 
 # %% ../../nbs/organism/01_organism.ipynb #pretrain
 def pretrain(
     seed: int,
-    effort: float = 1.0,  # share of the steps; 1: about six minutes on two cores, and 1.5 for another start
+    effort: float = 1.0,  # share of the steps; 1: about six minutes on two cores, plus 1.5 per further start
 ) -> tuple[torch.nn.Module, transformers.PreTrainedTokenizerFast, list[float]]:
-    """A base model of the crowd.
+    """Trains a base model on sessions of the crowd.
 
-    Returns model, tokenizer, mean NLL of responses by step.
+    Returns the model, its tokenizer, and the mean NLL of responses by step (nats).
     """
     n, steps = max(40, int(4000 * effort)), lambda count: max(2, int(count * effort))
     whole = write_sessions("crowd", "bandit", n // 3, seed) + write_sessions("crowd", "risky", n * 2 // 3, seed + 10)
@@ -125,16 +125,16 @@ def pretrain(
 
 # %% ../../nbs/organism/01_organism.ipynb #make-organism
 def make_organism(
-    folder: str | Path,  # gets a folder for each of the three models
+    folder: str | Path,  # receives a folder per model
     seed: int = 2026,
     effort: float = 1.0,  # share of the steps; 1: under ten minutes on two cores, with one start
 ) -> pd.DataFrame:  # model, step, nll: mean NLL of the training responses, nats
-    "Trains the base and its two post-trained copies."
+    "Trains and saves the base model and its two post-trained copies."
     base, tokenizer, losses = pretrain(seed, effort)
     made = {"organism-base": (base, losses)}
     for kind in ("optimal", "people"):
-        written = [s for place, name in enumerate(PARADIGMS)
-                   for s in write_sessions(kind, name, max(8, int(800 * effort)), seed + 10 * place + 100)]
+        written = [s for index, name in enumerate(PARADIGMS)
+                   for s in write_sessions(kind, name, max(8, int(800 * effort)), seed + 10 * index + 100)]
         made[f"organism-{kind}"] = post_train(base, encode_sessions(written, tokenizer),
                                               max(2, int(POST_STEPS * effort)), seed, what=kind)
     for name, (model, _) in made.items():

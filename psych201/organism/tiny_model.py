@@ -24,16 +24,16 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #split-text
 def _split_text() -> pre_tokenizers.PreTokenizer:
-    "Markers, numbers and single letters stand alone."
+    "Splits text at markers, numbers and single letters."
     apart = pre_tokenizers.Split(Regex(r" ?<<|>>|\d+|[A-Z](?![a-z])"), "isolated")
     return pre_tokenizers.Sequence([apart, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #make-tokenizer
 def make_tokenizer(
-    texts: Sequence[str],
-    vocab_size: int = 768,  # at most
+    texts: Sequence[str],  # training text
+    vocab_size: int = 768,  # largest size
 ) -> transformers.PreTrainedTokenizerFast:
-    "A byte-level BPE tokenizer that merges across words, but not across markers, numbers and single letters."
+    "Trains a byte-level BPE tokenizer that merges across words, but not across markers, numbers and letters."
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = _split_text(), decoders.ByteLevel()
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
@@ -45,13 +45,13 @@ def make_tokenizer(
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #session
 class Session(NamedTuple):
-    "A session as a model reads it."
+    "An encoded session."
     ids: torch.Tensor  # (tokens,) int64
-    response: torch.Tensor  # (tokens,) bool: belongs to a response
+    response: torch.Tensor  # (tokens,) bool: part of a response
 
 
 def _as_read(tokens: Tokens) -> Session:
-    "Ids, and the mask of their spans."
+    "Returns the ids, and the mask of their spans."
     mask = torch.zeros(len(tokens.ids), dtype=torch.bool)
     for start, end in zip(tokens.start, tokens.end):
         mask[start:end] = True
@@ -62,13 +62,13 @@ def encode_sessions(
     sessions: Sequence[Transcript],
     tokenizer: transformers.PreTrainedTokenizerFast,
 ) -> list[Session]:
-    "Token ids and where the responses are, with the package's own spans."
+    "Encodes sessions as token ids and masks of responses, with the spans of `inputs.tokens`."
     return [_as_read(encode(plain(session), tokenizer)) for session in sessions]
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #copying-attention
 @torch.no_grad()
 def _make_attention_copy(attention: torch.nn.Module) -> None:
-    "Mimetic initialisation of a layer's attention."
+    "Initialises the attention of a layer to copy (Trockman and Kolter 2023)."
     torch.nn.init.orthogonal_(attention.v_proj.weight, gain=0.7)
     torch.nn.init.orthogonal_(attention.q_proj.weight)
     attention.o_proj.weight.copy_(attention.v_proj.weight.T)
@@ -77,11 +77,11 @@ def _make_attention_copy(attention: torch.nn.Module) -> None:
 # %% ../../nbs/organism/00_tiny_model.ipynb #near-numbers
 @torch.no_grad()
 def _make_near_numbers_alike(
-    embedding: torch.nn.Embedding,  # of the tokens of...
+    embedding: torch.nn.Embedding,  # embedding of the tokens of this tokenizer
     tokenizer: transformers.PreTrainedTokenizerFast,
     ratio: float = 0.5,  # logarithms this far apart have a correlation of exp(-1/2)
 ) -> None:
-    "Embeddings of numbers whose inner product falls with their ratio."
+    "Initialises embeddings of numbers so that their inner product falls with their ratio."
     values = {i: int(token) for token, i in tokenizer.get_vocab().items() if token.isdecimal()}
     logs = torch.log1p(torch.tensor([*values.values()], dtype=torch.float32))
     pitch, phase = torch.randn(embedding.embedding_dim) / ratio, 2 * torch.pi * torch.rand(embedding.embedding_dim)
@@ -95,7 +95,7 @@ def new_model(
     width: int = 64,
     layers: int = 3,
 ) -> transformers.LlamaForCausalLM:
-    "An untrained model whose attention copies, and to which near numbers look alike."
+    "Creates an untrained Llama whose attention copies, with similar embeddings of close numbers."
     torch.manual_seed(seed)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
@@ -108,7 +108,7 @@ def new_model(
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #batch
 def _batch(sessions: Sequence[Session]) -> tuple[torch.Tensor, torch.Tensor]:
-    "Ids and response marks, padded on the right; what pads is no token of any session."
+    "Pads ids and response masks on the right, with -100 and False."
     pad = torch.nn.utils.rnn.pad_sequence
     return pad([s.ids for s in sessions], batch_first=True,
                padding_value=-100), pad([s.response for s in sessions], batch_first=True)
@@ -117,9 +117,12 @@ def _batch(sessions: Sequence[Session]) -> tuple[torch.Tensor, torch.Tensor]:
 def session_loss(
     model: torch.nn.Module,
     sessions: Sequence[Session],
-    text_weight: float,  # of a token outside of responses; one inside counts 1
+    text_weight: float,  # weight of a token outside responses; 1 inside
 ) -> tuple[torch.Tensor, float]:  # weighted mean NLL in nats; mean NLL of the tokens of responses
-    "The loss of a batch."
+    """Computes the loss of a batch: Σ w·nll / Σ w over predicted tokens, in nats.
+
+    Weights w are 1 for tokens of responses, `text_weight` for others, 0 for padding.
+    """
     ids, response = _batch(sessions)
     logits = model(ids.clamp(min=0)).logits[:, :-1]
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-100,
@@ -130,24 +133,24 @@ def session_loss(
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #optimiser
 def _optimiser(weights: list[torch.nn.Parameter], rate: float, steps: int):
-    "(optimiser, schedule) of a run of so many steps."
+    "Returns AdamW and its learning-rate schedule for a run of so many steps."
     optimiser = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
     pace = lambda step: min(1, (step + 1) / 30) * (1 - 0.9 * step / steps)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, pace)
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #train
-@torch.enable_grad()  # whatever ran before
+@torch.enable_grad()  # even inside no_grad
 def train(
-    model: torch.nn.Module,  # its weights that require a gradient are changed
+    model: torch.nn.Module,  # trained in place, weights that require a gradient
     sessions: Sequence[Session],
     steps: int,
-    batch: int,  # sessions a step
-    rate: float,  # of AdamW after 30 steps; falls linearly to a tenth
+    batch: int,  # sessions per step
+    rate: float,  # of AdamW after 30 steps; then falls linearly to a tenth
     seed: int,  # of the order of sessions
     text_weight: float = 0.0,
     what: str = "training",  # for the progress bar
 ) -> list[float]:  # mean NLL of responses in each step, nats
-    "Trains with AdamW; every session is read before any is read again."
+    "Trains a model with AdamW, in epochs of random order."
     random, order, losses = np.random.default_rng(seed), [], []
     wanted = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser, pace = _optimiser(wanted, rate, steps)
@@ -170,14 +173,14 @@ def response_nll(
     sessions: Sequence[Session],
     batch: int = 50,
 ) -> float:  # nats, mean over the tokens of all responses
-    "How well a model predicts responses that it has not been trained on."
-    parts = [sessions[place : place + batch] for place in range(0, len(sessions), batch)]
+    "Computes the mean NLL of the response tokens of (held-out) sessions, in nats."
+    parts = [sessions[first : first + batch] for first in range(0, len(sessions), batch)]
     sizes = [sum(int(session.response.sum()) for session in part) for part in parts]
     return float(np.average([session_loss(model, part, 0)[1] for part in parts], weights=sizes))
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #add-adapters
 def _with_adapters(base: torch.nn.Module, rank: int) -> torch.nn.Module:
-    "A copy of the base in which only low-rank updates learn."
+    "Returns a copy of the base model with trainable LoRA adapters."
     import peft
 
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -185,7 +188,7 @@ def _with_adapters(base: torch.nn.Module, rank: int) -> torch.nn.Module:
 
 # %% ../../nbs/organism/00_tiny_model.ipynb #post-train
 def post_train(
-    base: torch.nn.Module,  # stays as it is
+    base: torch.nn.Module,  # base model; not changed
     sessions: Sequence[Session],
     steps: int,
     seed: int,
@@ -193,7 +196,7 @@ def post_train(
     rate: float = 3e-3,
     what: str = "post-training",  # for the progress bar
 ) -> tuple[torch.nn.Module, list[float]]:  # the post-trained model; mean NLL of responses by step
-    "A copy of the base, trained on the responses of sessions with LoRA."
+    "Trains a copy of the base model on the responses of sessions with LoRA, and merges the adapters."
     torch.manual_seed(seed)
     tuned = _with_adapters(base, rank)
     losses = train(tuned, sessions, steps, 8, rate, seed, what=what)

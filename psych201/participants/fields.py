@@ -19,7 +19,7 @@ PERSON_FIELDS = {
     "education": ("education", "educationlevel", "leveleducation", "highesteducation", "edu", "educationallevel",
                   "degree", "schooling"),
     "diagnosis": ("diagnosis", "clinicaldiagnosis", "diag", "psychiatricdiagnosis", "clinicalgroup", "patientgroup"),
-}  # standard name -> names in small letters, without blanks and marks
+}  # standard name -> lower-case names, without spaces and punctuation
 
 # %% ../../nbs/participants/00_fields.ipynb #questionnaires
 QUESTIONNAIRES = {
@@ -52,14 +52,14 @@ QUESTIONNAIRES = {
     "EAT-26": ("Eating Attitudes Test, 26 items", ("eat", "eat26")),
     "LSAS": ("Liebowitz Social Anxiety Scale", ("lsas",)),
     "MCQ-30": ("Metacognitions Questionnaire, 30 items", ("mcq30",)),
-}  # standard name -> (name in full, names in small letters, without blanks and marks)
+}  # standard name -> (full name, lower-case names without spaces and punctuation)
 
 # %% ../../nbs/participants/00_fields.ipynb #published-fields
 PUBLISHED_QUESTIONNAIRES = tuple(QUESTIONNAIRES)[:20]  # those of the published personas
 
 # %% ../../nbs/participants/00_fields.ipynb #plain-key
 def _plain(field: str) -> str:
-    "Small letters and digits of a field, without score, total and the like at its end."
+    "Returns the lower-case letters and digits of a field, without a suffix such as score or total."
     plain = re.sub(r"[^a-z0-9]", "", field.casefold())
     return re.sub(r"(total|score|sum|totalscore|scoretotal|scaled)+$", "", plain) or plain
 
@@ -69,17 +69,17 @@ _STANDARD = {key: name for name, keys in PERSON_FIELDS.items()
 
 # %% ../../nbs/participants/00_fields.ipynb #field-name
 class FieldName(NamedTuple):
-    "What a field is called, and how sure that is."
+    "The standard name of a field, and its certainty."
     standard: str  # a key of PERSON_FIELDS or QUESTIONNAIRES; an unknown field keeps its own name
     known: bool = True
-    assumed: bool = False  # the form of the questionnaire is not said
+    assumed: bool = False  # the form of the questionnaire is not stated
 
 
 def standard_name(
     field: str,  # as a contributor wrote it
     beside: Iterable[str] = (),  # other fields of the same study
 ) -> FieldName:
-    "The standard name of a field."
+    "Returns the standard name of a field; an unknown field keeps its own."
     plain = _plain(field)
     if plain == "stai":
         return FieldName("STAI-T", assumed=True)

@@ -26,7 +26,7 @@ _NOT_TOLD = {"", "n/a", "na", "nan", "none", "null", "nil", "-", "--", "?", ".",
 def is_told(
     written,  # as a record holds it
 ) -> bool:
-    "False for missing values and for refusals."
+    "Returns whether a value is reported; False for missing values and refusals."
     if written is None or isinstance(written, float) and math.isnan(written):
         return False
     text = str(written).strip().casefold()
@@ -41,7 +41,7 @@ _AGE = re.compile(r"(\d+(?:[.,]\d+)?)\s*(y|yrs?|years?|months?|mos?)?\.?(\s*of a
 def read_age(
     written,  # as a record holds it
 ) -> float:  # years; NaN if it is no age
-    "The age that a record gives."
+    "Parses an age in years, from 0 to 100."
     match = None if isinstance(written, bool) else _AGE.fullmatch(str(written).strip())
     age = float(match.group(1).replace(",", ".")) if match else math.nan
     age = age / 12 if match and (match.group(2) or "").lower().startswith("mo") else age
@@ -58,14 +58,14 @@ GENDERS = {
               "bigender", "intersex", "transgender", "trans", "trans woman", "trans man", "transwoman", "transman",
               "transgender woman", "transgender man", "two-spirit", "queer", "gender non-conforming", "self-described",
               "prefer to self-describe"),
-}  # standard -> what is written, in small letters
+}  # standard -> lower-case forms
 _GENDER = {form: gender for gender, forms in GENDERS.items() for form in forms}
 
 # %% ../../nbs/participants/01_parsing.ipynb #read-gender
 def read_gender(
     written,  # as a record holds it
 ) -> str:  # a key of GENDERS, or ''
-    "The gender that a record gives."
+    "Parses a gender: female, male or other; '' if unknown."
     return _GENDER.get(re.sub(r"[\s_]+", " ", str(written).strip(" .()[]").casefold()), "")
 
 # %% ../../nbs/participants/01_parsing.ipynb #education
@@ -88,13 +88,13 @@ _EDUCATION = (
         r"|upper secondary|sixth form|^secondary$|\bdiploma\b"),
     (1, r"primary|elementary|grundschule"),
     (0, r"no (formal )?(education|schooling|qualifications?)|^none$|early childhood|kindergarten|preschool"),
-)  # level, words; the first that is found counts
+)  # level, pattern; the first match counts
 
 # %% ../../nbs/participants/01_parsing.ipynb #read-education
 def read_education(
     written,  # as a record holds it
 ) -> int | None:  # level of ISCED 2011, 0 to 8
-    "The level of education that a record gives."
+    "Parses a level of education (ISCED 2011); None if unknown."
     text = str(written).strip().casefold()
     if text in EDUCATION:
         return EDUCATION.index(text)
@@ -107,8 +107,8 @@ _HEALTHY = {"none", "no", "healthy", "healthy control", "healthy controls", "con
 
 def read_diagnosis(
     written,  # as a record holds it
-) -> str:  # 'none' for healthy people; '' where nothing is told
-    "The clinical diagnosis that a record gives."
+) -> str:  # 'none' for healthy people; '' if not reported
+    "Parses a clinical diagnosis, which keeps its words."
     text = re.sub(r"\s+", " ", str(written).strip())
     if text.casefold() in _HEALTHY:
         return "none"
@@ -118,7 +118,7 @@ def read_diagnosis(
 def read_score(
     written,  # as a record holds it
 ) -> float:  # NaN if it is no number
-    "A number that a record gives."
+    "Parses a finite number, with a decimal point or comma."
     try:
         score = math.nan if isinstance(written, bool) else float(str(written).strip().replace(",", ".", 1))
     except ValueError:
@@ -136,32 +136,32 @@ _SHORT = {"RUS": "Russia", "TUR": "Turkey", "KOR": "South Korea", "PRK": "North 
 def country_name(
     code: str,  # three letters of ISO 3166, or XKX
 ) -> str:
-    "The short English name of a country."
-    found = pycountry.countries.get(alpha_3=code)
-    return _SHORT.get(code) or getattr(found, "common_name", found.name)
+    "Returns the short English name of a country."
+    country = pycountry.countries.get(alpha_3=code)
+    return _SHORT.get(code) or getattr(country, "common_name", country.name)
 
 # %% ../../nbs/participants/01_parsing.ipynb #plain
 def _plain(written: str) -> str:
-    "Small letters, single blanks, no outer punctuation, no leading the."
+    "Normalises text: lower case, single spaces, no outer punctuation, no leading 'the'."
     return re.sub(r"^the\s+", "", re.sub(r"\s+", " ", written.strip(" \t\n.,;:-–()[]\"'")).casefold())
 
 # %% ../../nbs/participants/01_parsing.ipynb #known
 @lru_cache
-def _known() -> dict[str, str]:  # what is written, in small letters -> code
-    "Names of ISO 3166 and those of our table."
+def _known() -> dict[str, str]:  # lower-case name -> code
+    "Returns the names of ISO 3166 and of the package's table."
     with (files("psych201") / "assets" / "tables" / "countries.csv").open(encoding="utf-8") as stream:
-        own = {_plain(row["written"]): row["country"] for row in csv.DictReader(stream)}
+        of_table = {_plain(row["written"]): row["country"] for row in csv.DictReader(stream)}
     names = {_plain(getattr(country, kind)): country.alpha_3 for country in pycountry.countries
              for kind in ("official_name", "name", "common_name") if hasattr(country, kind)}
-    return names | {_plain(name): code for code, name in _SHORT.items()} | own
+    return names | {_plain(name): code for code, name in _SHORT.items()} | of_table
 
 # %% ../../nbs/participants/01_parsing.ipynb #one
 def _one(written: str) -> str:
-    "The code of a country that is all that is written, or ''."
+    "Returns the code if the whole text is a country, else ''."
     plain, code = _plain(written), written.strip()
     if re.fullmatch("[A-Z]{2,3}", code):
-        found = pycountry.countries.get(alpha_2=code) if len(code) == 2 else pycountry.countries.get(alpha_3=code)
-        return _known().get(plain) or (found.alpha_3 if found else "")
+        country = pycountry.countries.get(alpha_2=code) if len(code) == 2 else pycountry.countries.get(alpha_3=code)
+        return _known().get(plain) or (country.alpha_3 if country else "")
     return _known().get(plain, "")
 
 # %% ../../nbs/participants/01_parsing.ipynb #read-country
@@ -173,14 +173,14 @@ _AROUND = re.compile(r"^(other|from|born in|citizen of|i am)\b[\s:,(–-]*|\s*\b
 def read_country(
     written: str,  # a country, demonym, nation, city or code
 ) -> str:  # three letters of ISO 3166, or XKX; '' if it is no country, or two
-    "The country that somebody wrote down."
+    "Parses a country from a name, demonym, nation, city or code."
     written = re.sub(_AROUND, "", written.strip())
-    if found := _one(written):
-        return found
+    if whole := _one(written):
+        return whole
     several = [part for part in re.split(r"[/&+]|\band\b", written) if part.strip()]
-    if len(several) > 1:  # British/Indian, US and UK: all must be one
+    if len(several) > 1:  # British/Indian, US and UK: all must be the same country
         codes = {read_country(part) for part in several}
-    else:  # London, UK; Kenya (Nairobi): a country, and more about it
+    else:  # London, UK; Kenya (Nairobi): a country with details
         parts = [part for part in re.split(r"[,;()|]|\s-\s", written) if part.strip()]
         codes = {code for part in parts if (code := _one(re.sub(_AROUND, "", part.strip())))}
     return codes.pop() if len(codes) == 1 else ""

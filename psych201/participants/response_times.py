@@ -17,7 +17,7 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/participants/03_response_times.ipynb #read-times
 def _number(value) -> float:
-    "A reaction time as a number; NaN if it is none, or negative."
+    "Parses a reaction time; NaN if it is no number, or negative."
     try:
         number = math.nan if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -28,9 +28,9 @@ def _number(value) -> float:
 def read_times(
     transcript: Transcript,
 ) -> np.ndarray | None:
-    """The reaction times of a transcript, one a response.
+    """Reads the reaction times of a transcript, one per response.
 
-    Returns (responses,) in the unit of the data, NaN where not known; None: no list, or of another length.
+    Returns (responses,) in the unit of the data, NaN if unknown; None if there is no list, or one of another length.
     """
     times = transcript.reaction_times
     return (np.array([_number(value) for value in times]) if times is not None
@@ -43,7 +43,7 @@ SECONDS_BELOW = 10  # median of a study
 def in_seconds(
     times: Iterable[np.ndarray],  # of the transcripts of one study
 ) -> bool:
-    "True if the reaction times of a study are seconds."
+    "Returns whether the reaction times of a study are in seconds: their median is between 0 and 10."
     known = np.concatenate([np.array([]), *times])
     known = known[~np.isnan(known)]
     return bool(len(known)) and 0 < np.median(known) < SECONDS_BELOW
@@ -51,40 +51,40 @@ def in_seconds(
 # %% ../../nbs/participants/03_response_times.ipynb #reaction-times
 def reaction_times(
     transcripts: Iterable[Transcript],
-) -> pl.DataFrame:  # study, transcript (key), response_index, milliseconds (null where not known)
-    "The reaction times of all transcripts that have one for each response."
+) -> pl.DataFrame:  # study, transcript (key), response_index, milliseconds (null if unknown)
+    "Collects the reaction times of all transcripts that have one for each response, in milliseconds."
     studies: dict[str, list[tuple[str, np.ndarray]]] = {}
     for transcript in transcripts:
         if (times := read_times(transcript)) is not None:
             studies.setdefault(transcript.study, []).append((transcript.key, times))
     tables = [pl.DataFrame(schema={"study": pl.String, "transcript": pl.String, "response_index": pl.Int64,
                                    "milliseconds": pl.Float64})]
-    for study, found in studies.items():
-        factor = 1000 if in_seconds(times for _, times in found) else 1
+    for study, transcript_times in studies.items():
+        factor = 1000 if in_seconds(times for _, times in transcript_times) else 1
         tables += [pl.DataFrame({"study": study, "transcript": key, "response_index": np.arange(len(times)),
-                                 "milliseconds": factor * times}) for key, times in found]
+                                 "milliseconds": factor * times}) for key, times in transcript_times]
     return pl.concat(tables).with_columns(pl.col("milliseconds").fill_nan(None))
 
 # %% ../../nbs/participants/03_response_times.ipynb #times-report
 def times_report(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:  # study, transcripts, usable, none, other_length, known, unknown, unit, median (milliseconds)
-    "What can be known of reaction times in each study; known and unknown count responses of usable transcripts."
-    found: dict[str, dict] = {}
+    "Reports the reaction times of each study; known and unknown count responses of usable transcripts."
+    by_study: dict[str, dict] = {}
     for transcript in transcripts:
-        row = found.setdefault(transcript.study, {"transcripts": 0, "none": 0, "other_length": 0, "times": []})
+        row = by_study.setdefault(transcript.study, {"transcripts": 0, "none": 0, "other_length": 0, "times": []})
         row["transcripts"] += 1
         times = read_times(transcript)
         if times is not None:
             row["times"].append(times)
         else:
             row["none" if transcript.reaction_times is None else "other_length"] += 1
-    return pl.DataFrame([{"study": study, **_summary(row)} for study, row in found.items()],
+    return pl.DataFrame([{"study": study, **_summary(row)} for study, row in by_study.items()],
                         schema=["study", *_summary({"transcripts": 0, "none": 0, "other_length": 0, "times": []})])
 
 # %% ../../nbs/participants/03_response_times.ipynb #summary
 def _summary(row: dict) -> dict:
-    "Counts, unit and median of one study."
+    "Returns the counts, unit and median of one study."
     times = np.concatenate([np.array([]), *row["times"]])
     known, seconds = times[~np.isnan(times)], in_seconds(row["times"])
     return {"transcripts": row["transcripts"], "usable": len(row["times"]), "none": row["none"],

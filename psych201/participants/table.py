@@ -25,7 +25,7 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/participants/02_table.ipynb #read-value
 def _read(name: str, written: str):
-    "The standard value of a field; None if it cannot be read."
+    "Returns the standard value of a field; None if it cannot be parsed."
     if name == "age":
         return None if math.isnan(age := read_age(written)) else age
     if name == "education":
@@ -37,11 +37,11 @@ def _read(name: str, written: str):
     return read[name](written) or None
 
 # %% ../../nbs/participants/02_table.ipynb #gather
-_SEVERAL = (list, dict, tuple)  # values of trials, not of people
+_SEVERAL = (list, dict, tuple)  # types of values of trials, not of people
 
 
 def _gather(transcripts: Iterable[Transcript]) -> dict[tuple[str, str], list[dict]]:
-    "(study, person) -> the metadata of their records."
+    "Collects the metadata of the records of each (study, person)."
     records: dict[tuple[str, str], list[dict]] = {}
     for transcript in transcripts:
         records.setdefault((transcript.study, transcript.person), []).append(transcript.metadata)
@@ -49,28 +49,28 @@ def _gather(transcripts: Iterable[Transcript]) -> dict[tuple[str, str], list[dic
 
 
 def _first(records: list[dict], fields: Iterable[str]) -> str:
-    "What the first record that says anything wrote under one of these fields; '' if none does."
+    "Returns the first value of any record under one of these fields; '' if there is none."
     values = [record[name] for name in fields for record in records if record.get(name) is not None]
     return next((text for value in sorted(values, key=lambda one: isinstance(one, _SEVERAL))
                  if (text := str(value).strip())), "")
 
 # %% ../../nbs/participants/02_table.ipynb #fields-of
 def _fields_of(records: dict[tuple[str, str], list[dict]]) -> dict[str, dict[str, list[str]]]:
-    "study -> standard name -> the fields that hold it, those with single values only."
+    "Maps study -> standard name -> its fields; only those with single values."
     single: dict[str, dict[str, bool]] = {}
     for (study, _), told in records.items():
         for field, value in (item for record in told for item in record.items()):
             known = single.setdefault(study, {})
             known[field] = known.get(field, False) or not isinstance(value, _SEVERAL)
-    found: dict[str, dict[str, list[str]]] = {study: {} for study in single}
+    by_standard: dict[str, dict[str, list[str]]] = {study: {} for study in single}
     for study, fields in single.items():
         for field in filter(fields.get, fields):
-            found[study].setdefault(standard_name(field, fields).standard, []).append(field)
-    return found
+            by_standard[study].setdefault(standard_name(field, fields).standard, []).append(field)
+    return by_standard
 
 # %% ../../nbs/participants/02_table.ipynb #column
 def _columns(name: str, written: pd.Series) -> dict[str, pd.Series]:
-    "The columns of a field: standard values, and what was written where it is needed."
+    "Returns the columns of a field: standard values, and the original text if needed."
     if name not in PERSON_FIELDS and name not in QUESTIONNAIRES:
         return {name: written}
     values = written.map(lambda text: _read(name, text) if is_told(text) else None)
@@ -84,9 +84,10 @@ def _columns(name: str, written: pd.Series) -> dict[str, pd.Series]:
 def people(
     transcripts: Iterable[Transcript],  # for example a Dataset
 ) -> pd.DataFrame:
-    """Who took part; age in years or NaN, scores or NaN, texts or '' where nothing is known.
+    """Collects the participants of transcripts in a table, one row per person.
 
-    Returns one row a person: study, person, the five of PERSON_FIELDS with ..._written, questionnaires, further fields.
+    Columns: study, person, the five of PERSON_FIELDS with ..._written, questionnaires, further fields. Age is in
+    years; unknown ages and scores are NaN, unknown texts ''.
     """
     records = _gather(transcripts)
     fields = _fields_of(records)
@@ -106,8 +107,8 @@ REPORT = ["study", "field", "standard", "assumed", "people", "told", "read", "un
 
 def field_report(
     transcripts: Iterable[Transcript],
-) -> pd.DataFrame:  # columns REPORT, one row a study and field
-    "How the fields of each study were read; example is the most frequent value that could not be."
+) -> pd.DataFrame:  # columns REPORT, one row per study and field
+    "Reports how the fields of each study were parsed; example is the most frequent unparsed value."
     by_study: dict[str, list[list[dict]]] = {}
     for (study, _), told in _gather(transcripts).items():
         by_study.setdefault(study, []).append(told)
@@ -117,14 +118,14 @@ def field_report(
 # %% ../../nbs/participants/02_table.ipynb #report-persons
 def report_persons(
     persons: list[list[dict]],  # of one study: the metadata of each person's records
-) -> list[list]:  # field to example, one row a field
-    "How the fields of a study were read."
+) -> list[list]:  # columns field to example of REPORT, one row per field
+    "Reports how the fields of a study were parsed."
     fields = list(dict.fromkeys(field for told in persons for record in told for field in record))
     return [[field, *_report_field(field, fields, persons)] for field in fields]
 
 # %% ../../nbs/participants/02_table.ipynb #report-field
 def _report_field(field: str, fields: list[str], persons: list[list[dict]]) -> list:
-    "standard to example of one field of a study."
+    "Returns the columns standard to example of one field of a study."
     name = standard_name(field, fields)
     values = [record[field] for told in persons for record in told if record.get(field) is not None]
     lists = bool(values) and all(isinstance(value, _SEVERAL) for value in values)
@@ -139,8 +140,8 @@ def _report_field(field: str, fields: list[str], persons: list[list[dict]]) -> l
 
 # %% ../../nbs/participants/02_table.ipynb #schema
 def people_schema():  # pandera.pandas.DataFrameSchema
-    "What a table of people must be."
-    import pandera.pandas as pa  # here, since it takes half a second to import
+    "Returns the schema of a table of people."
+    import pandera.pandas as pa  # imported here, since it takes half a second
 
     text = lambda choices=None: pa.Column(object, pa.Check.isin([*choices, ""]) if choices else None, coerce=True,
                                           required=False)
@@ -156,8 +157,8 @@ def people_schema():  # pandera.pandas.DataFrameSchema
 def check_people(
     table: pd.DataFrame,  # columns of people()
     source: str = "people",  # for errors
-) -> pd.DataFrame:  # the table, its columns of their types
-    "Raises `DataError` naming the row and column of the first value that does not fit, and how many rows do not."
+) -> pd.DataFrame:  # the table, with its columns converted
+    "Validates a table; raises `DataError` with the first invalid row and column, and the number of such rows."
     import pandera.pandas as pa
 
     if missing := [name for name in ("study", "person") if name not in table]:
@@ -172,7 +173,7 @@ def check_people(
 
 # %% ../../nbs/participants/02_table.ipynb #edges
 def age_edges() -> np.ndarray:  # of 32 bins, years
-    "The edges of the published histogram of ages, and one more to each side."
+    "Returns the edges of the published histogram of ages, plus one bin at each end."
     bins = reference("data_set").filter(panel="Age histogram")
     low, high = bins["low"].to_numpy(), bins["high"].to_numpy()
     return np.concatenate([[max(0.0, 2 * low[0] - high[0])], low, [high[-1], OLDEST + 1]])
@@ -180,9 +181,12 @@ def age_edges() -> np.ndarray:  # of 32 bins, years
 # %% ../../nbs/participants/02_table.ipynb #describe
 def describe_people(
     people: pd.DataFrame,  # columns of people()
-    name: str = "These data",  # beside their number
-) -> pd.DataFrame:  # panel, label or low and high, value (people; thousands where the panel says so)
-    "Counts of people: in all, by age and by nationality; who has no known age or nationality is in the first only."
+    name: str = "These data",  # label of their number
+) -> pd.DataFrame:  # panel, label or low and high, value (people; thousands if the panel says so)
+    """Counts people in all, by age and by nationality.
+
+    People without a known age or nationality are in the first count only.
+    """
     edges, ages = age_edges(), people["age"].dropna()
     counts = np.histogram(ages, edges)[0]
     nations = people.loc[people["nationality"] != "", "nationality"].value_counts()

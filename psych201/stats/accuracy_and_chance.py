@@ -19,7 +19,11 @@ from .paired import paired_responses, participant_interval
 def accuracy(
     scores: pl.DataFrame,  # columns of store.SCHEMA
 ) -> pl.DataFrame:  # model, format, study, participants, responses, unscored, accuracy, dtype
-    "Share of responses that the model's most probable tokens spell, in each study."
+    """Computes the share of responses whose tokens are all the model's most probable ones, per model and study.
+
+    accuracy = number of responses with a right arg-max path / scored responses (0 to 1). Raises `ValueError` if the
+    table holds several rules.
+    """
     check_one(scores, "rule")
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(), responses=pl.col("nll").count(),
@@ -28,19 +32,22 @@ def accuracy(
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #option-accuracy
 def option_accuracy(
-    choices: pl.DataFrame,  # columns of choices.CHOICES, of any models, one format and rule
+    choices: pl.DataFrame,  # columns of option_table.CHOICES, of any models, one format and rule
 ) -> pl.DataFrame:
-    """Whether the most probable legal option is the answer, and the probability of all legal options together.
+    """Computes, per response, whether the most probable legal option is the answer, and the mass of all options.
 
-    Returns model, columns of stats.RESPONSE, options, right_option (0 to 1), mass (0 to 1); one row a response with two
-    legal options or more.
+    right_option = 1 / number of options tied for the highest probability if the answer is one of them, else 0; mass =
+    Σ exp(logprob) over the legal options, at most 1. Raises `ValueError` for several formats or rules.
+
+    Columns: model, those of `means.RESPONSE`, options, right_option, mass; one row per response with two or more
+    options.
     """
     check_one(choices, "format", "rule")
     best = pl.col("logprob") >= pl.col("logprob").max() - 1e-6
-    found = choices.filter("given").group_by("model", *RESPONSE, maintain_order=True).agg(
+    rows = choices.filter("given").group_by("model", *RESPONSE, maintain_order=True).agg(
         options=pl.len(), right_option=(best & pl.col("chosen")).sum() / best.sum(),
         mass=pl.col("logprob").exp().sum().clip(upper_bound=1.0))
-    return found.filter(pl.col("options") > 1)
+    return rows.filter(pl.col("options") > 1)
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #accuracies
 ACCURACIES = {"model": pl.String, "study": pl.String, "participants": pl.Int64, "responses": pl.Int64,
@@ -50,11 +57,14 @@ ACCURACIES = {"model": pl.String, "study": pl.String, "participants": pl.Int64, 
 
 def accuracies(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one format and rule
-    choices: pl.DataFrame,  # columns of choices.CHOICES, of the same
+    choices: pl.DataFrame,  # columns of option_table.CHOICES, of the same models
 ) -> pl.DataFrame:
-    """Accuracy in the whole vocabulary and among the legal options, and the mass of these, over the same responses.
+    """Averages accuracy in the vocabulary, accuracy among the options and mass over the same responses, per study.
 
-    Returns columns of ACCURACIES, one row a model and study with options; accuracy: null for baselines, which have no
+    accuracy, accuracy_options, mass: means over responses (0 to 1); chance = mean(1 / options). Raises `ValueError`
+    for several formats or rules.
+
+    Columns: ACCURACIES, one row per model and study with options. accuracy is null for baselines, which have no
     vocabulary.
     """
     check_one(scores, "format", "rule")
@@ -71,24 +81,25 @@ def accuracies(
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #sums
 def _sums_by_person(scores: pl.DataFrame, model: str, baseline: str) -> pl.DataFrame:
-    "study, person, responses, nll, nll_baseline: sums over the responses that both scored."
+    "Sums the NLL of each person over the responses that both scored: study, person, responses, nll, nll_baseline."
     return paired_responses(scores, model, baseline).group_by("study", "person", maintain_order=True).agg(
         responses=pl.len(), nll=pl.col("nll").sum(), nll_baseline=pl.col("nll_second").sum())
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #ratio
 def _ratio(people: pl.DataFrame, level: float) -> dict:
-    "The score of one study, and its interval."
-    some = people.filter(pl.col("nll_baseline") > 0)
-    if some.is_empty() or len(some) < len(people):
-        return {"r2": 1 - people["nll"].sum() / some["nll_baseline"].sum() if len(some) else None}
-    saved, weight = 1 - some["nll"].to_numpy() / some["nll_baseline"].to_numpy(), some["nll_baseline"].to_numpy()
-    found = participant_interval(saved, weight, level)
+    "Returns the pseudo-R² of one study, and its interval unless the baseline is certain about a person."
+    uncertain = people.filter(pl.col("nll_baseline") > 0)
+    if uncertain.is_empty() or len(uncertain) < len(people):
+        return {"r2": 1 - people["nll"].sum() / uncertain["nll_baseline"].sum() if len(uncertain) else None}
+    weight = uncertain["nll_baseline"].to_numpy()
+    saved = 1 - uncertain["nll"].to_numpy() / weight
+    interval = participant_interval(saved, weight, level)
     return {"r2": float(np.average(saved, weights=weight)),
-            **{name: found[name] for name in ("low", "high", "interval")}}
+            **{name: interval[name] for name in ("low", "high", "interval")}}
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #as-models
 def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
-    "Scores in which baselines have the format and rule of the models; raises `ValueError` if models have several."
+    "Gives baselines the format and rule of the models; raises `ValueError` if models have several."
     of_baseline = pl.col("model").str.starts_with("baseline:")
     models = scores.filter(~of_baseline)
     check_one(models if len(models) else scores, "format", "rule")
@@ -107,31 +118,39 @@ ABOVE = dict(model=pl.String, format=pl.String, baseline=pl.String, study=pl.Str
 def pseudo_r2(
     scores: pl.DataFrame,  # columns of store.SCHEMA, of models in one format and rule, and of a baseline
     baseline: str = "baseline:uniform",
-    models: Sequence[str] | None = None,  # None: all others
+    models: Sequence[str] | None = None,  # None: all models that are no baseline
     level: float = 0.95,  # of the intervals
-) -> pl.DataFrame:  # columns of ABOVE, one row a model and study
-    "Share of a baseline's NLL that each model saves (McFadden 1974), with an interval over people."
+) -> pl.DataFrame:  # columns of ABOVE, one row per model and study
+    """Computes the share of a baseline's NLL that each model saves in each study (McFadden's pseudo-R², 1974).
+
+    r2 = 1 - Σ nll / Σ nll_baseline over the responses that both scored; without unit, at most 1. low, high:
+    `participant_interval` of 1 - nll / nll_baseline per person, weighted by nll_baseline; None if the baseline is
+    certain about a person. `dropped` counts responses that one of the two did not score; nll columns are means in
+    nats.
+
+    Raises `ValueError` if the scores lack the baseline, or hold models of several formats or rules.
+    """
     scores = _baselines_as_models(scores)
     if baseline not in set(scores["model"]):
         raise ValueError(f"The scores hold nothing of {baseline}; run `psych201 score {baseline}` "
                          "into the same folder first.")
-    others = ([one for one in scores["model"].unique(maintain_order=True) if not one.startswith("baseline:")]
+    others = ([name for name in scores["model"].unique(maintain_order=True) if not name.startswith("baseline:")]
               if models is None else models)
     rows = [row for model in others for row in _rows_of(scores, model, baseline, level)]
     return pl.DataFrame(rows, schema=ABOVE)
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #rows-of
 def _rows_of(scores: pl.DataFrame, model: str, baseline: str, level: float) -> list[dict]:
-    "The rows of one model; responses that one of both did not score are counted as dropped."
-    own = scores.filter(model=model)
-    marked = dict(own.group_by("study").len().iter_rows())
+    "Returns the rows of one model, one per study."
+    of_model = scores.filter(model=model)
+    marked = dict(of_model.group_by("study").len().iter_rows())
     common = {"model": model, "format": scores["format"][0], "baseline": baseline,
-              "dtype": " and ".join(own["dtype"].drop_nulls().unique().sort())}
+              "dtype": " and ".join(of_model["dtype"].drop_nulls().unique().sort())}
     sums = _sums_by_person(scores, model, baseline).group_by("study", maintain_order=True)
-    found = {study: people for (study,), people in sums}
+    by_study = {study: people for (study,), people in sums}
     rows = []
-    for study in own["study"].unique(maintain_order=True):
-        people = found.get(study,
+    for study in of_model["study"].unique(maintain_order=True):
+        people = by_study.get(study,
                            pl.DataFrame(schema=dict(person=pl.String, responses=pl.Int64, nll=pl.Float64,
                                                     nll_baseline=pl.Float64)))
         n = int(people["responses"].sum())

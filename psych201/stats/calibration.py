@@ -22,18 +22,18 @@ from .paired import participant_interval
 
 # %% ../../nbs/stats/09_calibration.ipynb #arrays
 class Choices(NamedTuple):
-    "Choices among options."
-    logprob: np.ndarray  # (responses, options) nats, not normalised; -inf: no option here
-    chosen: np.ndarray  # (responses,) column of the answer
-    person: np.ndarray  # (responses,) whole numbers, one for each person
+    "Choices among options, as arrays."
+    logprob: np.ndarray  # (responses, options) nats, not normalised; -inf: not an option here
+    chosen: np.ndarray  # (responses,) column of the chosen option
+    person: np.ndarray  # (responses,) integer code of the person
     left_out: int  # responses of sessions with one option
 
 # %% ../../nbs/stats/09_calibration.ipynb #by-response
-PLACE = ["study", "person", "transcript", "response_index"]  # names a response
+PLACE = ["study", "person", "transcript", "response_index"]  # key of a response
 
 
 def _by_response(choices: pl.DataFrame) -> pl.DataFrame:
-    "One row a response with its options, in order; several: whether there was a choice."
+    "Returns one row per response with its sorted options; `several` is true if there was a choice."
     rows = choices.filter("given").sort("option").group_by(PLACE, maintain_order=True).agg(
         "option", "logprob", chosen=pl.col("chosen").arg_max(),
         answered=pl.col("chosen").any()).filter("answered").drop("answered")
@@ -41,22 +41,25 @@ def _by_response(choices: pl.DataFrame) -> pl.DataFrame:
 
 # %% ../../nbs/stats/09_calibration.ipynb #as-arrays
 def choice_arrays(
-    choices: pl.DataFrame,  # columns of choices.CHOICES, of one model, format and rule
+    choices: pl.DataFrame,  # columns of option_table.CHOICES, of one model, format and rule
 ) -> Choices:
-    "Choices as arrays; raises `ValueError` if they are of several models."
+    """Converts a table of choices to arrays; options are sorted within a response.
+
+    Raises `ValueError` if the choices are of several models, formats or rules.
+    """
     check_one(choices, "model", "format", "rule")
     every = _by_response(choices)
-    some = every.filter("several")
-    lengths = some["logprob"].list.len().to_numpy()
+    several = every.filter("several")
+    lengths = several["logprob"].list.len().to_numpy()
     there = np.arange(lengths.max(initial=0)) < lengths[:, None]
     logprob = np.full(there.shape, -np.inf)
-    logprob[there] = some["logprob"].explode().to_numpy()[: there.sum()]
-    return Choices(logprob, some["chosen"].to_numpy(), some["person"].rank("dense").to_numpy().astype(int),
-                   len(every) - len(some))
+    logprob[there] = several["logprob"].explode().to_numpy()[: there.sum()]
+    return Choices(logprob, several["chosen"].to_numpy(), several["person"].rank("dense").to_numpy().astype(int),
+                   len(every) - len(several))
 
 # %% ../../nbs/stats/09_calibration.ipynb #log-shares
 def _log_shares(choices: Choices, inverse: float | np.ndarray) -> np.ndarray:
-    "Log-probability of each option among the options at an inverse temperature, or one for each response."
+    "Returns log p(option), normalised over the options, at one inverse temperature or one per response."
     there = np.isfinite(choices.logprob)
     if not len(choices.chosen):
         return np.empty_like(choices.logprob, dtype=float)
@@ -65,24 +68,27 @@ def _log_shares(choices: Choices, inverse: float | np.ndarray) -> np.ndarray:
     return scaled - logsumexp(scaled, axis=1, keepdims=True)
 
 # %% ../../nbs/stats/09_calibration.ipynb #inverse
-COLDEST = 1e-3  # the lowest temperature that is computed with; 0 counts as this one
+COLDEST = 1e-3  # the lowest temperature in computations; lower ones count as this one
 
 
 def _inverse(temperature: float | np.ndarray) -> np.ndarray:
-    "One over a temperature of 0 to infinity."
+    "Returns 1 / temperature, for temperatures from 0 to infinity."
     return 1 / np.maximum(COLDEST, np.asarray(temperature, dtype=float))
 
 # %% ../../nbs/stats/09_calibration.ipynb #option-nll
 def option_nll(
     choices: Choices,
-    temperature: float | np.ndarray = 1.0,  # or one for each response; inf: all options alike
+    temperature: float | np.ndarray = 1.0,  # or one per response; inf: uniform
 ) -> np.ndarray:  # (responses,) nats
-    "NLL of each answer among the options."
+    """Computes the NLL of each answer among the options, in nats.
+
+    nll = -log(exp(z / T) / Σ exp(z(option) / T)), with z the log-probabilities and T the temperature (at least 0.001).
+    """
     return -_log_shares(choices, _inverse(temperature))[np.arange(len(choices.chosen)), choices.chosen]
 
 # %% ../../nbs/stats/09_calibration.ipynb #slope
 def _slope(choices: Choices, inverse: float) -> float:
-    "Derivative of the mean NLL by the inverse temperature."
+    "Returns the derivative of the mean NLL with respect to the inverse temperature."
     logprob = np.where(np.isfinite(choices.logprob), choices.logprob, 0)
     expected = np.sum(np.exp(_log_shares(choices, inverse)) * logprob, axis=1)
     return float(np.mean(expected - logprob[np.arange(len(logprob)), choices.chosen]))
@@ -91,8 +97,12 @@ def _slope(choices: Choices, inverse: float) -> float:
 def fit_temperature(
     choices: Choices,
     least: float = COLDEST,  # temperatures below count as 0 and above 1 / least as infinite
-) -> float:  # nan: there are no choices
-    "The temperature at which the options' mean NLL is least."
+) -> float:  # NaN if there are no choices
+    """Fits the temperature T that minimises the mean NLL among the options.
+
+    T solves mean(Σ p(option; T) z(option) - z(chosen)) = 0, with z the log-probabilities; 0 or infinity if the minimum
+    lies outside [least, 1 / least].
+    """
     if not len(choices.chosen):
         return float("nan")
     if _slope(choices, least) >= 0:
@@ -107,21 +117,24 @@ LEAST_REFIT = 0.1  # the lowest cross-validated temperature
 
 def crossvalidated_nll(
     choices: Choices,
-    folds: int = 5,  # at most; as many as there are people if they are fewer
+    folds: int = 5,  # at most the number of people
     seed: int = 0,
-) -> np.ndarray:  # (responses,) nats; nan with fewer than two people
-    "NLL of each answer among the options, at the temperature of other people."
+) -> np.ndarray:  # (responses,) nats; NaN with fewer than two people
+    """Computes the NLL of each answer among the options, at a temperature fitted to other people.
+
+    `fit_temperature` on the people of all other folds, but at least `LEAST_REFIT`; then `option_nll`, in nats.
+    """
     people = np.unique(choices.person)
     if len(people) < 2:
         return np.full(len(choices.chosen), np.nan)
     fold = np.random.default_rng(seed).permutation(len(people)) % min(folds, len(people))
     of_row = fold[np.searchsorted(people, choices.person)]
-    temperatures = np.array([fit_temperature(_rows(choices, of_row != one)) for one in range(fold.max() + 1)])
+    temperatures = np.array([fit_temperature(_rows(choices, of_row != index)) for index in range(fold.max() + 1)])
     return option_nll(choices, np.maximum(LEAST_REFIT, temperatures)[of_row])
 
 # %% ../../nbs/stats/09_calibration.ipynb #rows
 def _rows(choices: Choices, wanted: np.ndarray) -> Choices:
-    "Some of the responses."
+    "Selects responses by a mask."
     return Choices(choices.logprob[wanted], choices.chosen[wanted], choices.person[wanted], choices.left_out)
 
 # %% ../../nbs/stats/09_calibration.ipynb #split
@@ -130,24 +143,28 @@ def split_misalignment(
     base: Choices,  # of the same responses
     level: float = 0.95,  # of the intervals
 ) -> dict:
-    """The effect of post-training on options, split into what one temperature for each model removes and what stays.
+    """Splits the effect of post-training on options into what one temperature per model removes, and what stays.
 
-    Returns participants, responses, left_out; difference, removed, stays (nats), each with _low and _high;
-    temperature_post, temperature_base.
+    difference = mean(option_nll(post) - option_nll(base)); stays = the same with `crossvalidated_nll`; removed =
+    difference - stays. All are in nats, with intervals of `participant_interval`. Raises `ValueError` if the choices
+    are not of the same responses.
+
+    Returns participants, responses, left_out; difference, removed, stays, each with _low and _high; temperature_post,
+    temperature_base.
     """
     if not np.array_equal(post.chosen, base.chosen) or not np.array_equal(post.person, base.person):
         raise ValueError("The choices of both models must be of the same responses; keep the shared ones first.")
     difference = option_nll(post) - option_nll(base)
     stays = crossvalidated_nll(post) - crossvalidated_nll(base)
     parts = {"difference": difference, "removed": difference - stays, "stays": stays}
-    found = {"participants": len(np.unique(post.person)), "responses": len(post.chosen), "left_out": post.left_out}
+    result = {"participants": len(np.unique(post.person)), "responses": len(post.chosen), "left_out": post.left_out}
     for name, values in parts.items():
-        found |= _part(name, values, post.person, level)
-    return found | {"temperature_post": fit_temperature(post), "temperature_base": fit_temperature(base)}
+        result |= _part(name, values, post.person, level)
+    return result | {"temperature_post": fit_temperature(post), "temperature_base": fit_temperature(base)}
 
 # %% ../../nbs/stats/09_calibration.ipynb #part
 def _part(name: str, values: np.ndarray, person: np.ndarray, level: float) -> dict:
-    "The mean over responses with an interval over people; None where there is no number."
+    "Returns the mean over responses with an interval over people; None if a value is missing."
     names = (name, f"{name}_low", f"{name}_high")
     if not len(values) or np.isnan(values).any():
         return dict.fromkeys(names)
@@ -163,19 +180,23 @@ SPLIT = {"study": pl.String} | dict.fromkeys(["participants", "responses", "left
 
 # %% ../../nbs/stats/09_calibration.ipynb #temperature-split
 def temperature_split(
-    post: pl.DataFrame,  # columns of choices.CHOICES, of one model, format and rule
-    base: pl.DataFrame,  # those of another model
+    post: pl.DataFrame,  # columns of option_table.CHOICES, of one model, format and rule
+    base: pl.DataFrame,  # the same of another model
     level: float = 0.95,  # of the intervals
-) -> pl.DataFrame:  # columns of SPLIT, one row a study
-    "What one temperature for each model and study removes of the effect of post-training, and what stays."
-    known = [_by_response(one).select(*PLACE, "option") for one in (post, base)]
+) -> pl.DataFrame:  # columns of SPLIT, one row per study
+    """Splits the effect of post-training in each study into what a temperature removes, and what stays (nats).
+
+    `split_misalignment` per study, with one temperature per model and study, over the responses for which both models
+    have the same options. Raises `ValueError` if a side holds several models, formats or rules.
+    """
+    known = [_by_response(side).select(*PLACE, "option") for side in (post, base)]
     same = known[0].join(known[1], on=PLACE, suffix="_base").filter(pl.col("option") == pl.col("option_base"))
-    shared = [one.join(same, on=PLACE, how="semi", maintain_order="left").partition_by("study", as_dict=True)
-              for one in (post, base)]
+    shared = [side.join(same, on=PLACE, how="semi", maintain_order="left").partition_by("study", as_dict=True)
+              for side in (post, base)]
     rows = []
     for study, n in pl.concat(known).unique(PLACE).group_by("study").len().sort("study").iter_rows():
-        found = split_misalignment(*(choice_arrays(studies.get((study,), post.head(0))) for studies in shared), level)
-        rows.append({"study": study, "dropped": n - found["responses"] - found["left_out"], **found})
+        split = split_misalignment(*(choice_arrays(studies.get((study,), post.head(0))) for studies in shared), level)
+        rows.append({"study": study, "dropped": n - split["responses"] - split["left_out"], **split})
     return pl.DataFrame(rows, schema=SPLIT).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 # %% ../../nbs/stats/09_calibration.ipynb #option-scores-schema
@@ -185,30 +206,33 @@ OPTION_SCORES = dict(model=pl.String, format=pl.String, rule=pl.String, study=pl
 
 # %% ../../nbs/stats/09_calibration.ipynb #option-scores
 def option_scores(
-    choices: pl.DataFrame,  # columns of choices.CHOICES, of any models, one format and rule
-    # at a temperature, cross-validated over people: of the "model", or of the model in each "study"; "": as it is
+    choices: pl.DataFrame,  # columns of option_table.CHOICES, of any models, one format and rule
+    # scope of the cross-validated temperature: "model", or model and "study"; "": none
     refit: str = "",
     folds: int = 5,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Scores among the options; without a number where there was only one option.
+    """Converts choices to a table of scores, with the NLL of each answer among the options (nats).
 
-    Returns model, format, rule, study, person, transcript, response_index, nll (nats, among the options), dtype.
+    nll is `option_nll`, or `crossvalidated_nll` if refitted; null for responses with one option. Raises `ValueError`
+    for several formats or rules, and for an unknown `refit`.
+
+    Columns: model, format, rule, study, person, transcript, response_index, nll, dtype.
     """
     check_one(choices, "format", "rule")
     if refit not in ("", "model", "study"):
         raise ValueError(f"A temperature is refitted by 'model' or by 'study', not by {refit!r}.")
     by = ["model", "format", "rule", "dtype"] + ["study"] * (refit == "study")
     tables = [pl.DataFrame(schema=OPTION_SCORES)]
-    for names, own in choices.group_by(by, maintain_order=True):
+    for names, rows in choices.group_by(by, maintain_order=True):
         same = [pl.lit(name, pl.String).alias(column) for column, name in zip(by[:4], names)]
-        tables.append(_scored(own, bool(refit), folds,
+        tables.append(_scored(rows, bool(refit), folds,
                               seed).with_columns(same).select(list(OPTION_SCORES)).cast(OPTION_SCORES))
     return pl.concat(tables)
 
 # %% ../../nbs/stats/09_calibration.ipynb #scored
 def _scored(own: pl.DataFrame, refit: bool, folds: int, seed: int) -> pl.DataFrame:
-    "study, person, transcript, response_index, nll of choices that share a temperature."
+    "Scores choices that share a temperature: study, person, transcript, response_index, nll."
     rows, arrays = _by_response(own), choice_arrays(own)
     nll = np.full(len(rows), np.nan)
     nll[rows["several"].to_numpy()] = crossvalidated_nll(arrays, folds, seed) if refit else option_nll(arrays)
@@ -219,8 +243,8 @@ def _scored(own: pl.DataFrame, refit: bool, folds: int, seed: int) -> pl.DataFra
 def option_shares(
     choices: Choices,
     temperature: float = 1.0,
-) -> np.ndarray:  # (responses, options); 0: no option here
-    "Probability of each option among the options."
+) -> np.ndarray:  # (responses, options); 0: not an option here
+    "Returns the probability of each option, normalised over the options, at a temperature."
     return np.exp(_log_shares(choices, _inverse(temperature)))
 
 # %% ../../nbs/stats/09_calibration.ipynb #reliability
@@ -230,17 +254,21 @@ def reliability(
     bins: int = 10,
     favourite: bool = False,  # True: only the most probable option of each response
 ) -> pl.DataFrame:  # low, high (of the bin), n, believed (mean probability), chosen (share)
-    "How often options were chosen that were believed in so much; bins without options are left out."
+    """Computes a reliability diagram: how often options were chosen, by their predicted probability.
+
+    Bins have equal width in probability; per bin, believed = mean predicted probability and chosen = share of options
+    chosen. Empty bins are left out.
+    """
     shares = option_shares(choices, temperature)
     done = np.arange(shares.shape[1]) == choices.chosen[:, None]
     kept = np.arange(shares.shape[1]) == shares.argmax(1)[:, None] if favourite else np.isfinite(choices.logprob)
     p, y = shares[kept], done[kept]
-    place = np.minimum((p * bins).astype(int), bins - 1)
-    n, believed, chosen = (np.bincount(place, weights, bins) for weights in (None, p, y))
-    some = n > 0
-    return pl.DataFrame({"low": np.arange(bins)[some] / bins, "high": (np.arange(bins)[some] + 1) / bins,
-                         "n": n[some].astype(int),
-                         "believed": believed[some] / n[some], "chosen": chosen[some] / n[some]})
+    bin_of = np.minimum((p * bins).astype(int), bins - 1)
+    n, believed, chosen = (np.bincount(bin_of, weights, bins) for weights in (None, p, y))
+    filled = n > 0
+    return pl.DataFrame({"low": np.arange(bins)[filled] / bins, "high": (np.arange(bins)[filled] + 1) / bins,
+                         "n": n[filled].astype(int),
+                         "believed": believed[filled] / n[filled], "chosen": chosen[filled] / n[filled]})
 
 # %% ../../nbs/stats/09_calibration.ipynb #scores-of
 def calibration_scores(
@@ -248,9 +276,12 @@ def calibration_scores(
     temperature: float = 1.0,
     bins: int = 10,
 ) -> dict:
-    """How well a model's probabilities of options fit what was done.
+    """Computes how well a model's probabilities of options fit the choices.
 
-    Returns responses, ece, brier, entropy (nats, mean of the model's), mass (mean probability of all options together).
+    ece = Σ n(bin) |believed - chosen| / responses, over bins of the favourite option (Guo et al. 2017); brier = mean(Σ
+    (p - chosen)²), 0 to 2; entropy = mean(-Σ p log p) in nats; mass = mean(Σ exp(logprob)).
+
+    Returns responses, ece, brier, entropy, mass; the last four are None without responses.
     """
     if not len(choices.chosen):
         return {"responses": 0} | dict.fromkeys(("ece", "brier", "entropy", "mass"))

@@ -24,47 +24,47 @@ ITEMS = dict(study=pl.String, experiment=pl.String, person=pl.String, transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #digests
 def _digests(transcript: Transcript) -> list[tuple[str, str]]:
-    "Context and trial of each response, as 24 hexadecimal digits."
+    "Returns the context and trial digests of each response, as 24 hexadecimal digits."
     start = repr((transcript.study, transcript.experiment)).encode()
-    whole, position, found = blake2b(start, digest_size=12), 0, []
+    whole, position, digests = blake2b(start, digest_size=12), 0, []
     for begin, end in transcript.spans:
         since = transcript.text[position:begin].encode()
         whole.update(since)
-        found.append((whole.hexdigest(), blake2b(start + since, digest_size=12).hexdigest()))
+        digests.append((whole.hexdigest(), blake2b(start + since, digest_size=12).hexdigest()))
         whole.update(transcript.text[begin:end].encode())
         position = end
-    return found
+    return digests
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items-2
 def find_items(
     transcripts: Iterable[Transcript],
-) -> pl.DataFrame:  # columns of ITEMS, one row a response
-    "Which question each response answers."
-    rows = [(one.study, one.experiment, one.person, one.key, i, response, *digests)
-            for one in {one.key: one for one in transcripts}.values()
-            for i, (response, digests) in enumerate(zip(one.responses, _digests(one), strict=True))]
+) -> pl.DataFrame:  # columns of ITEMS, one row per response
+    "Finds the item that each response answers; repeated transcripts count once."
+    rows = [(transcript.study, transcript.experiment, transcript.person, transcript.key, i, response, *digests)
+            for transcript in {transcript.key: transcript for transcript in transcripts}.values()
+            for i, (response, digests) in enumerate(zip(transcript.responses, _digests(transcript), strict=True))]
     return pl.DataFrame(rows, schema=ITEMS, orient="row")
 
 # %% ../../nbs/stats/11_ceiling.ipynb #others
 def _others(rows: pl.DataFrame, *by: str) -> pl.Expr:
-    "For each row: rows of other people that agree with it in these columns."
-    everyone, own = pl.len().over(by), pl.len().over([*by, "person"])
-    return (everyone - own).cast(pl.Float64)
+    "Counts, for each row, the rows of other people that agree with it in these columns."
+    everyone, same_person = pl.len().over(by), pl.len().over([*by, "person"])
+    return (everyone - same_person).cast(pl.Float64)
 
 # %% ../../nbs/stats/11_ceiling.ipynb #weights
-# observations that the shares of an experiment may count as, beside answers to an item
+# candidate weights of an experiment's shares, in observations
 WEIGHTS = (0.3, 1, 3, 10, 30, 100)
 
 # %% ../../nbs/stats/11_ceiling.ipynb #answer-bounds
 def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
-    "Responses to items that somebody else answered too, each with its bounds (nats)."
-    place, answer = ["study", "experiment"], ["study", "experiment", "response"]
-    options = pl.col("response").n_unique().over(place)
-    share = (_others(items, *answer) + 0.5) / (_others(items, *place) + options / 2)
+    "Returns the responses to items that other people answered too, each with its bounds (nats)."
+    keys, answer = ["study", "experiment"], ["study", "experiment", "response"]
+    options = pl.col("response").n_unique().over(keys)
+    share = (_others(items, *answer) + 0.5) / (_others(items, *keys) + options / 2)
     shared = items.with_columns(share=share, others=_others(items, by)).filter(pl.col("others") > 0)
     same = _others(shared, by, "response")
     each = [-((same + weight * pl.col("share")) / (pl.col("others") + weight)).log() for weight in WEIGHTS]
-    of_others = [(one.sum().over("study") - one.sum().over("study", "person")).round(9) for one in each]
+    of_others = [(bound.sum().over("study") - bound.sum().over("study", "person")).round(9) for bound in each]
     best = pl.concat_list(of_others).list.arg_min()
     return shared.with_columns(low=-(pl.len().over(by, "response") / pl.len().over(by)).log(),
                                high=pl.concat_list(each).list.get(best))
@@ -78,8 +78,14 @@ CEILING = dict(study=pl.String, by=pl.String, items=pl.Int64, participants=pl.In
 def noise_ceiling(
     items: pl.DataFrame,  # from find_items
     by: str = "context",  # or trial
-) -> pl.DataFrame:  # columns of CEILING, one row a study; alone: responses left out; low and high in nats
-    "Between which bounds the least mean NLL lies that a prediction of these responses can have."
+) -> pl.DataFrame:  # columns of CEILING, one row per study
+    """Bounds the lowest mean NLL that a prediction of these responses can have, per study (nats).
+
+    low = mean(-log(a / n)), with a of the n answers to the item equal to the response. high = mean(-log((a' + w s) /
+    (n' + w))), with counts a', n' of other people, the experiment's share s = (other people's equal answers + 1/2) /
+    (other people's answers + options / 2), and the weight w of `WEIGHTS` that predicts the study's other people best.
+    `alone` counts responses to items of one person, which are left out. Raises `ValueError` for an unknown `by`.
+    """
     if by not in ("context", "trial"):
         raise ValueError(f"Items are told apart by context or by trial, not by {by!r}.")
     table = _bounded(items, by).group_by("study").agg(
@@ -99,10 +105,12 @@ def against_ceiling(
     items: pl.DataFrame,  # from find_items, of the same transcripts
     by: str = "context",  # or trial
 ) -> pl.DataFrame:
-    """Mean NLL of each model beside the noise ceiling of the responses that it scored.
+    """Compares the mean NLL of each model with the noise ceiling of the responses that it scored (nats).
 
-    Returns model, study, responses, dropped (shared ones that were not scored), nll, low, high (nats): one row a model
-    and study.
+    nll, low and high are means over the scored responses to shared items, with the bounds of `noise_ceiling`;
+    `dropped` counts shared responses without a score. Raises `ValueError` for several formats or rules.
+
+    Columns: model, study, responses, dropped, nll, low, high; one row per model and study.
     """
     check_one(scores, "format", "rule")
     bounds = _bounded(items, by).select("study", "transcript", "response_index", "low", "high")
@@ -117,15 +125,19 @@ def against_ceiling(
 
 # %% ../../nbs/stats/11_ceiling.ipynb #distances
 def _entropy(p: np.ndarray) -> np.ndarray:
-    "Entropy of each row, nats."
+    "Returns the entropy of each row in nats."
     return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 
 def distribution_distances(
     people: np.ndarray,  # (items, options) shares
     model: np.ndarray,  # (items, options) shares
-) -> tuple[np.ndarray, np.ndarray]:  # (items,) each; total variation, Jensen-Shannon divergence in nats (Lin 1991)
-    "How far two distributions over options are apart, item by item."
+) -> tuple[np.ndarray, np.ndarray]:  # total variation, Jensen-Shannon divergence; (items,) each
+    """Computes the distance between two distributions over options, item by item.
+
+    tv = Σ |people - model| / 2, 0 to 1; js = H((people + model) / 2) - (H(people) + H(model)) / 2 in nats, 0 to log 2,
+    with H the entropy (Lin 1991).
+    """
     middle = (people + model) / 2
     divergence = _entropy(middle) - (_entropy(people) + _entropy(model)) / 2
     return np.abs(people - model).sum(-1) / 2, np.maximum(0, divergence)
@@ -133,22 +145,22 @@ def distribution_distances(
 # %% ../../nbs/stats/11_ceiling.ipynb #expected
 def expected_distance(
     model: np.ndarray,  # (items, options) shares
-    n: np.ndarray,  # (items,) answers
+    n: np.ndarray,  # (items,) number of answers
     draws: int = 200,
     seed: int = 0,
 ) -> np.ndarray:  # (items,)
-    "Mean total variation between a distribution and the shares of n answers drawn from it."
+    "Simulates the mean total variation between a distribution and the shares of n answers drawn from it (0 to 1)."
     random, shares = np.random.default_rng(seed), model / model.sum(1, keepdims=True)
     drawn = (random.multinomial(n, shares) / n[:, None] for _ in range(draws))
-    return sum(np.abs(one - shares).sum(1) / 2 for one in drawn) / draws
+    return sum(np.abs(sample - shares).sum(1) / 2 for sample in drawn) / draws
 
 # %% ../../nbs/stats/11_ceiling.ipynb #shares
 def _shares_by_item(choices: pl.DataFrame, items: pl.DataFrame, by: str) -> pl.DataFrame:
-    "One row an item and option: n (answers to the item), participants, people and model (shares)."
-    place = ["transcript", "response_index"]
-    rows = choices.join(items.select(*place, "person", by), on=place).filter(pl.col("given").any().over(by, "option"))
-    rows = rows.filter(pl.col("chosen").any().over(place)).with_columns(p=pl.col("logprob").cast(pl.Float64).exp())
-    rows = rows.with_columns(p=pl.col("p") / pl.col("p").sum().over(place))
+    "Returns one row per item and option: n (answers to the item), participants, people and model (shares)."
+    key = ["transcript", "response_index"]
+    rows = choices.join(items.select(*key, "person", by), on=key).filter(pl.col("given").any().over(by, "option"))
+    rows = rows.filter(pl.col("chosen").any().over(key)).with_columns(p=pl.col("logprob").cast(pl.Float64).exp())
+    rows = rows.with_columns(p=pl.col("p") / pl.col("p").sum().over(key))
     counts = rows.filter("chosen").group_by(by).agg(n=pl.len(), participants=pl.col("person").n_unique())
     sums = rows.group_by("study", by, "option").agg(people=pl.col("chosen").sum(),
                                                     model=pl.col("p").sum()).join(counts, on=by)
@@ -156,7 +168,7 @@ def _shares_by_item(choices: pl.DataFrame, items: pl.DataFrame, by: str) -> pl.D
 
 # %% ../../nbs/stats/11_ceiling.ipynb #padded
 def _padded(table: pl.DataFrame, by: str) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    "One row an item, and both distributions as arrays (items, options), 0 where an item has no such option."
+    "Returns one row per item, and both distributions as arrays (items, options) padded with 0."
     each = table.group_by("study", by, maintain_order=True).agg(
         pl.col("n", "participants").first(), options=pl.len(), people="people", model="model")
     lengths = each["options"].to_numpy()
@@ -169,16 +181,19 @@ def _padded(table: pl.DataFrame, by: str) -> tuple[pl.DataFrame, np.ndarray, np.
 
 # %% ../../nbs/stats/11_ceiling.ipynb #distribution-scores
 def distribution_scores(
-    choices: pl.DataFrame,  # columns of choices.CHOICES, of one model, format and rule
+    choices: pl.DataFrame,  # columns of option_table.CHOICES, of one model, format and rule
     items: pl.DataFrame,  # from find_items, of the same transcripts
     by: str = "trial",  # or context
-    least: int = 10,  # people to an item; items with fewer are left out
+    least: int = 10,  # people per item; items with fewer are left out
     draws: int = 200,  # for tv_expected
     seed: int = 0,
 ) -> pl.DataFrame:
-    """How far a model's distribution over the options of each item is from people's.
+    """Compares a model's distribution over the options of each item with people's.
 
-    Returns study, the item, n, participants, options, entropy_people, entropy_model (nats), tv, tv_expected, js (nats).
+    tv and js as in `distribution_distances`, tv_expected as in `expected_distance`; entropies and js in nats. Raises
+    `ValueError` if no item has enough people, or for several models, formats or rules.
+
+    Columns: study, the item, n, participants, options, entropy_people, entropy_model, tv, tv_expected, js.
     """
     check_one(choices, "model", "format", "rule")
     table = _shares_by_item(choices, items, by).filter(pl.col("participants") >= least)
@@ -195,10 +210,10 @@ def by_entropy(
     table: pl.DataFrame,  # from distribution_scores
     bins: int = 5,  # at most
 ) -> pl.DataFrame:
-    """Distances and entropies where people agree and where they disagree.
+    """Averages distances and entropies in bins of human entropy, from agreement to disagreement.
 
-    Returns bin, items, responses, then means over the items: entropy_people, entropy_model (nats), tv, tv_expected, js
-    (nats).
+    Columns: bin, items, responses, then means over the items: entropy_people, entropy_model (nats), tv, tv_expected,
+    js (nats).
     """
     rank = (pl.col("entropy_people").rank("ordinal") - 1) * min(bins, len(table)) // len(table)
     return table.with_columns(bin=rank.cast(pl.Int64)).group_by("bin").agg(

@@ -20,20 +20,25 @@ PUBLISHED_DDOF = {"plot_experiments": 0, "plot": 1, "plot_evolution": 1, "plot_a
 # %% ../../nbs/stats/01_effect_sizes.ipynb #cohens-d
 def cohens_d(
     post: np.ndarray,  # NLL of each response under the post-trained model, nats
-    base: np.ndarray,  # NLL under the base model; the published estimator does not pair them
+    base: np.ndarray,  # the same under the base model; the published estimator does not pair them
     ddof: int = 0,  # see PUBLISHED_DDOF
-) -> float:  # NaN if neither varies, or if there are too few
-    "Cohen's d of two lists of NLLs, pooled over both standard deviations (source: arXiv 2605.07632, fig. 4)."
+) -> float:  # NaN if neither list varies, or if either has at most ddof values
+    """Computes Cohen's d between two lists of NLLs, in pooled standard deviations; positive is less human-like.
+
+    d = (mean(post) - mean(base)) / √((s²(post) + s²(base)) / 2), with standard deviations s over responses.
+
+    Source: arXiv 2605.07632, fig. 4; it is d_av of Lakens (2013).
+    """
     post, base = np.asarray(post, dtype=float), np.asarray(base, dtype=float)
     if min(len(post), len(base)) <= ddof:
         return float("nan")
     pooled = np.sqrt((post.var(ddof=ddof) + base.var(ddof=ddof)) / 2)
-    scale = max(np.abs(post).max(), np.abs(base).max())  # spread below rounding is none
+    scale = max(np.abs(post).max(), np.abs(base).max())  # a spread below rounding counts as zero
     return float((post.mean() - base.mean()) / pooled) if pooled > 1e-12 * scale else float("nan")
 
 # %% ../../nbs/stats/01_effect_sizes.ipynb #effect
 def _effect(post: np.ndarray, base: np.ndarray, ddof: int = 0) -> dict:
-    "The effect between two lists of NLLs of the same responses; None for each number that is not defined."
+    "Returns the effect between two lists of NLLs of the same responses; None for each undefined number."
     if len(post) == 0:
         return {"responses": 0}
     d = cohens_d(post, base, ddof)
@@ -42,21 +47,21 @@ def _effect(post: np.ndarray, base: np.ndarray, ddof: int = 0) -> dict:
 
 # %% ../../nbs/stats/01_effect_sizes.ipynb #comparable
 def _comparable(rows: pl.DataFrame) -> pl.DataFrame:
-    "Conditions less the code of baselines, which is other code by its nature and needs no torch."
+    "Blanks the code version of baselines, which have no torch and always run other code than models."
     models = pl.col("torch").is_not_null() if {"code", "torch"} <= set(rows.columns) else None
     return rows if models is None else rows.with_columns(code=pl.when(models).then("code"))
 
 # %% ../../nbs/stats/01_effect_sizes.ipynb #differing
 def differing(
-    conditions: pl.DataFrame | None,  # from store.read_conditions; None: not known
+    conditions: pl.DataFrame | None,  # from store.read_conditions; None: unknown
     models: Iterable[str],
-) -> str:  # for example 'dtype (bfloat16; float32)'; '' if nothing does
-    "In what the models were scored differently."
+) -> str:  # for example 'dtype (bfloat16; float32)'; '' if nothing differs
+    "Names the conditions under which the models were scored differently."
     if conditions is None:
         return "conditions unknown"
     rows = _comparable(conditions.filter(pl.col("model").is_in(list(models))))
     values = {name: sorted(set(rows[name].drop_nulls())) for name in rows.columns if name not in ("model", "format")}
-    return ", ".join(f"{name} ({'; '.join(found)})" for name, found in values.items() if len(found) > 1)
+    return ", ".join(f"{name} ({'; '.join(distinct)})" for name, distinct in values.items() if len(distinct) > 1)
 
 # %% ../../nbs/stats/01_effect_sizes.ipynb #misalignment
 def misalignment(
@@ -64,8 +69,12 @@ def misalignment(
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model)
     ddof: int = 0,  # see PUBLISHED_DDOF
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
-) -> pl.DataFrame:  # columns of EFFECTS, one row a pair and study
-    "The effect of post-training on each study, over the responses that both models of a pair scored."
+) -> pl.DataFrame:  # columns of EFFECTS, one row per pair and study
+    """Computes the effect of post-training in each study, over the responses that both models of a pair scored.
+
+    difference = mean(post) - mean(base) in nats; cohens_d as in `cohens_d` (arXiv 2605.07632, fig. 4). Both are None if
+    undefined. Raises `ValueError` if the table holds several formats or rules.
+    """
     check_one(scores, "format", "rule")
     rows = []
     for post, base in pairs:
@@ -94,9 +103,11 @@ def mean_misalignment(
     effects: pl.DataFrame,  # from misalignment
     min_studies: int = 1,  # pairs with fewer have no mean
 ) -> pl.DataFrame:
-    """Mean effect of each pair over its studies, every study weighing the same.
+    """Averages the effect of each pair over its studies, with equal weights (arXiv 2605.07632).
 
-    Returns post, base, studies, undefined, participants, responses, dropped, difference (nats), cohens_d, dtype,
+    mean = Σ effects / number of studies with a d; difference in nats, cohens_d in pooled standard deviations.
+
+    Columns: post, base, studies, undefined, participants, responses, dropped, difference (nats), cohens_d, dtype,
     warning.
     """
     d = pl.col("cohens_d").fill_nan(None)
@@ -110,13 +121,15 @@ def mean_misalignment(
 
 # %% ../../nbs/stats/01_effect_sizes.ipynb #rule-differences
 def rule_differences(
-    scores: pl.DataFrame,  # columns of store.SCHEMA, of the rules span and paper
-    least: float = 1e-3,  # nats; a response that moved by less counts as the same
+    scores: pl.DataFrame,  # columns of store.SCHEMA, with rules span and paper
+    least: float = 1e-3,  # nats; a response that moved by at most this counts as unchanged
 ) -> pl.DataFrame:
-    """How scores of rule paper differ from those of rule span.
+    """Compares the scores of rule paper with those of rule span, per model, format and study.
 
-    Returns model, format, study, marked, span, paper, both, nll_span, nll_paper, difference, moved, largest (nats),
-    dtype.
+    difference = mean(nll_paper - nll_span) over the responses that both rules found, in nats; `moved` counts those that
+    moved by more than `least`, `largest` is the largest move. Raises `ValueError` if the table lacks one of the rules.
+
+    Columns: model, format, study, marked, span, paper, both, nll_span, nll_paper, difference, moved, largest, dtype.
     """
     if missing := {"span", "paper"} - set(scores["rule"]):
         raise ValueError(f"The scores hold none of rule {' or '.join(sorted(missing))}; score by both rules first.")

@@ -19,14 +19,17 @@ from .paired import PAIRED_MEANS, paired_means, paired_responses
 def format_effects_by_study(
     scores: pl.DataFrame,  # columns of store.SCHEMA
     format: str,  # a format in the scores
-    against: str = "plain",  # another one
-    ddof: int = 0,  # see stats.PUBLISHED_DDOF
+    against: str = "plain",  # the format to compare with
+    ddof: int = 0,  # see effect_sizes.PUBLISHED_DDOF
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:
-    """The effect of a format on the NLL of each model and study; a chat template's is its penalty.
+    """Computes the effect of a format on the NLL of each model and study (for a chat template, its penalty).
 
-    Returns model, format, against, and the columns of stats.EFFECTS from study on; positive: the format makes NLL
-    worse.
+    difference = mean(nll in format) - mean(nll in against) over the responses scored in both, in nats; cohens_d as in
+    `effect_sizes.cohens_d` (arXiv 2605.07632). Positive: the format raises the NLL. Raises `ValueError` if the scores
+    lack one of the formats, or hold several rules.
+
+    Columns: model, format, against, then those of `effect_sizes.EFFECTS` from study on.
     """
     if missing := {format, against} - set(scores["format"]):
         raise ValueError(f"The scores hold nothing in the format {' or '.join(sorted(missing))}.")
@@ -46,10 +49,14 @@ def persona_benefit(
     scores: pl.DataFrame,  # columns of store.SCHEMA, of both formats
     format: str = "persona",
     against: str = "plain",
-    ddof: int = 0,  # see stats.PUBLISHED_DDOF
+    ddof: int = 0,  # see effect_sizes.PUBLISHED_DDOF
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
 ) -> pl.DataFrame:  # columns of format_effects_by_study; positive: the persona helps
-    "By how much a persona lowers the NLL of each model and study."
+    """Computes by how much a persona lowers the NLL of each model and study.
+
+    difference and cohens_d are those of `format_effects_by_study` with the opposite sign. Raises `ValueError` if the
+    scores lack one of the formats.
+    """
     return format_effects_by_study(scores, format, against, ddof,
                                    conditions).with_columns(-pl.col("difference"), -pl.col("cohens_d"))
 
@@ -60,10 +67,10 @@ CHANGES = {"subject": pl.String, "format": pl.String, "against": pl.String,
 
 
 def _changes(scores: pl.DataFrame, subject: str, formats: Iterable[str], against: str, draws: int) -> list[dict]:
-    "One row a format; scores are those of one subject, a column format says how."
-    there = [name for name in dict.fromkeys(formats) if name != against and name in set(scores["format"])]
+    "Returns one row per format from the scores of one subject (a model or a pair)."
+    present = [name for name in dict.fromkeys(formats) if name != against and name in set(scores["format"])]
     sides = scores.with_columns(model=pl.col("format"), format=pl.lit("any"))
-    means = paired_means(sides, [(name, against) for name in there], draws)
+    means = paired_means(sides, [(name, against) for name in present], draws)
     return [{"subject": subject, "format": row.pop("post"), "against": row.pop("base"), **row}
             for row in means.iter_rows(named=True)]
 
@@ -71,27 +78,29 @@ def _changes(scores: pl.DataFrame, subject: str, formats: Iterable[str], against
 def format_effects(
     # columns of store.SCHEMA (study, person, transcript, response_index, model, format, rule, nll, dtype), one rule
     scores: pl.DataFrame,
-    formats: Iterable[str] | None = None,  # None: all that are there
+    formats: Iterable[str] | None = None,  # None: all formats of the scores
     against: str = "plain",
     draws: int = 10_000,  # of the bootstrap over studies
 ) -> pl.DataFrame:
-    """What each format does to the NLL of each model; raises `ValueError` for a model without scores in the format
-    `against`.
+    """Computes the effect of each format on the mean NLL of each model, paired by response.
 
-    Returns columns of CHANGES, one row a model and format; difference in nats a response, positive: predictions get
-    worse.
+    difference = mean over studies of mean(nll in format - nll in against), in nats per response; positive: the format
+    worsens the predictions. Intervals are those of `paired_means`. Raises `ValueError` for a model without scores in
+    the format `against`, and for scores of several rules.
+
+    Columns: CHANGES, one row per model and format.
     """
     wanted, rows = list(formats or scores["format"].unique(maintain_order=True)), []
-    for (model,), own in scores.group_by("model", maintain_order=True):
-        if against not in set(own["format"]):
+    for (model,), of_model in scores.group_by("model", maintain_order=True):
+        if against not in set(of_model["format"]):
             raise ValueError(f"{model} has no scores in the format {against}, with which the others are "
                              "compared; score it in that one too.")
-        rows += _changes(own, model, wanted, against, draws)
+        rows += _changes(of_model, model, wanted, against, draws)
     return pl.DataFrame(rows, schema=CHANGES)
 
 # %% ../../nbs/stats/07_format_sensitivity.ipynb #effect-in
 def _effect_in(scores: pl.DataFrame, post: str, base: str) -> pl.DataFrame:
-    "The difference of two models in one format, in the column nll."
+    "Returns the difference between two models in one format as column nll (nats)."
     both = paired_responses(scores, post,
                             base).with_columns(nll=pl.col("nll") - pl.col("nll_second")).drop("nll_second")
     dtype = " and ".join(scores["dtype"].drop_nulls().unique().sort())
@@ -101,32 +110,39 @@ def _effect_in(scores: pl.DataFrame, post: str, base: str) -> pl.DataFrame:
 def format_effects_on_pairs(
     scores: pl.DataFrame,  # as for format_effects
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model)
-    formats: Iterable[str] | None = None,  # None: all that are there
+    formats: Iterable[str] | None = None,  # None: all formats of the scores
     against: str = "plain",
     draws: int = 10_000,
-) -> pl.DataFrame:  # columns of CHANGES, one row a pair and format; positive: the effect of post-training is larger
-    "What each format does to the difference of two models."
+) -> pl.DataFrame:  # columns of CHANGES, one row per pair and format; positive: a larger effect of post-training
+    """Computes the effect of each format on the difference between two models, paired by response.
+
+    difference = mean over studies of mean((post - base in format) - (post - base in against)), in nats per response,
+    over the responses that both models scored in both formats. Raises `ValueError` for scores of several rules.
+    """
     wanted, rows = list(formats or scores["format"].unique(maintain_order=True)), []
     for post, base in pairs:
         both = scores.filter(pl.col("model").is_in([post, base]))
-        effects = [_effect_in(own, post, base) for _, own in both.group_by("format", maintain_order=True)
-                   if own["model"].n_unique() == 2]
+        effects = [_effect_in(of_format, post, base) for _, of_format in both.group_by("format", maintain_order=True)
+                   if of_format["model"].n_unique() == 2]
         rows += _changes(pl.concat(effects), f"{post} − {base}", wanted, against, draws) if effects else []
     return pl.DataFrame(rows, schema=CHANGES)
 
 # %% ../../nbs/stats/07_format_sensitivity.ipynb #spread
 SPREAD = {"subject": pl.String, "wordings": pl.Int64, "sd": pl.Float64, "lowest": pl.Float64, "highest": pl.Float64,
-          "farthest": pl.String}  # columns of spread
+          "farthest": pl.String}  # columns of wording_sd
 
 
 def wording_sd(
     changes: pl.DataFrame,  # from format_effects or format_effects_on_pairs
-) -> pl.DataFrame:  # columns of SPREAD, one row a subject; nats a response, against plain
-    "Standard deviation, lowest and highest change over wordings, and which wording is farthest from plain."
+) -> pl.DataFrame:  # columns of SPREAD, one row per subject, in nats per response
+    """Computes the standard deviation (ddof 1), minimum and maximum of the effects of wordings, and the farthest.
+
+    sd = √(Σ (change - mean)² / (wordings - 1)), where the wordings include `against` itself with a change of 0.
+    """
     rows = []
-    for (subject,), own in changes.drop_nulls("difference").group_by("subject", maintain_order=True):
-        with_plain = pl.concat([pl.Series([0.0]), own["difference"]])
+    for (subject,), of_subject in changes.drop_nulls("difference").group_by("subject", maintain_order=True):
+        with_plain = pl.concat([pl.Series([0.0]), of_subject["difference"]])
         rows.append({"subject": subject, "wordings": len(with_plain), "sd": with_plain.std(),
                      "lowest": with_plain.min(), "highest": with_plain.max(),
-                     "farthest": own.sort(pl.col("difference").abs(), descending=True)["format"][0]})
+                     "farthest": of_subject.sort(pl.col("difference").abs(), descending=True)["format"][0]})
     return pl.DataFrame(rows, schema=SPREAD)

@@ -16,7 +16,7 @@ import scipy.stats
 
 # %% ../../nbs/stats/02_intervals.ipynb #spread
 def _mean_and_variance(mean: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
-    "Weighted mean of two clusters or more, its variance, and the degrees of freedom of that; weights add up to 1."
+    "Returns the weighted mean of two or more clusters, its variance and degrees of freedom; weights sum to 1."
     estimate, square = float(weight @ mean), weight @ weight
     scale = weight**2 / (1 - 2 * weight + square)
     zeroth, first, second = (scale @ weight**power for power in range(3))
@@ -27,79 +27,95 @@ def _mean_and_variance(mean: np.ndarray, weight: np.ndarray) -> tuple[float, flo
 # %% ../../nbs/stats/02_intervals.ipynb #interval
 def cluster_interval(
     mean: Sequence[float],  # of each cluster
-    n: Sequence[float],  # responses behind each mean
+    n: Sequence[float],  # responses of each cluster
     level: float = 0.95,  # of the interval
-) -> dict:  # clusters, estimate, se, degrees (of freedom), low, high; None where there is one cluster or none
-    "Weighted mean of clusters with the interval that is robust to what responses of one cluster share."
+) -> dict:  # clusters, estimate, se, degrees (of freedom), low, high
+    """Computes the weighted mean of clusters with a cluster-robust t interval, in the unit of the means.
+
+    With weights w = n / Σ n: estimate = Σ w·mean; se² = Σ w² (mean - estimate)² / (1 - 2w + Σ w²), which is unbiased
+    for means of equal variance (Liang and Zeger 1986); low, high = estimate ∓ t(degrees) · se, with the degrees of
+    freedom of Bell and McCaffrey (2002) and Imbens and Kolesár (2016). With fewer than two clusters that have
+    responses, all but clusters and estimate are None.
+    """
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
-    found = {"clusters": len(mean), "estimate": float(np.average(mean, weights=n)) if len(mean) else None}
+    result = {"clusters": len(mean), "estimate": float(np.average(mean, weights=n)) if len(mean) else None}
     if (n > 0).sum() < 2:
-        return found | dict.fromkeys(("se", "degrees", "low", "high"))
+        return result | dict.fromkeys(("se", "degrees", "low", "high"))
     estimate, variance, degrees = _mean_and_variance(mean[n > 0], n[n > 0] / n.sum())
     half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * variance**0.5
-    return found | {"se": variance**0.5, "degrees": degrees, "low": estimate - half, "high": estimate + half}
+    return result | {"se": variance**0.5, "degrees": degrees, "low": estimate - half, "high": estimate + half}
 
 # %% ../../nbs/stats/02_intervals.ipynb #effective
 def effective_clusters(
     n: Sequence[float],  # responses of each cluster
 ) -> float:
-    "How many clusters of one size are worth as much (Kish 1965)."
+    """Returns the effective number of equally sized clusters: (Σ n)² / Σ n² (Kish 1965); 0 for no cluster."""
     n = np.asarray(n, dtype=float)
     return float(n.sum() ** 2 / np.sum(n**2)) if len(n) else 0.0
 
 # %% ../../nbs/stats/02_intervals.ipynb #strata
 def strata_interval(
-    # of each study: mean of each person, responses behind it
+    # per study: mean and number of responses of each person
     studies: Sequence[tuple[Sequence[float], Sequence[float]]],
     level: float = 0.95,  # of the interval
 ) -> dict:
-    """Mean over studies with an interval for these studies and other people.
+    """Computes the mean over equally weighted studies, with a t interval for the same studies and other people.
 
-    Returns clusters, alone (studies of one person), estimate, se, degrees, low, high; None where most studies are of
-    one person.
+    estimate = Σ study means / S and se² = Σ se²(study) / S² over S studies, with se as in `cluster_interval`; degrees
+    of freedom of Satterthwaite (1946): (Σ se²)² / Σ (se⁴ / degrees). A study of one person is
+    assumed to vary as the others do per person.
+
+    Returns clusters, alone (studies of one person), estimate, se, degrees, low, high, in the unit of the means. The
+    last four are None if most studies have one person.
     """
     parts = [cluster_interval(mean, n, level) for mean, n in studies]
-    more = [part for part in parts if part["se"] is not None]
-    found = {"clusters": sum(part["clusters"] for part in parts), "alone": len(parts) - len(more),
+    usable = [part for part in parts if part["se"] is not None]
+    result = {"clusters": sum(part["clusters"] for part in parts), "alone": len(parts) - len(usable),
              "estimate": float(np.mean([part["estimate"] for part in parts])) if parts else None}
-    if len(more) * 2 < len(parts) or not more:
-        return found | dict.fromkeys(("se", "degrees", "low", "high"))
+    if len(usable) * 2 < len(parts) or not usable:
+        return result | dict.fromkeys(("se", "degrees", "low", "high"))
     variance, spare, worth = np.array([(part["se"] ** 2, part["degrees"], effective_clusters(n))
                                        for part, (_, n) in zip(parts, studies) if part["se"] is not None]).T
-    variance = variance * (1 + found["alone"] / len(more) * worth)  # a person varies `worth` times as much as the mean
+    variance = variance * (1 + result["alone"] / len(usable) * worth)  # a person: `worth` times the mean's
     se = float(np.sqrt(variance.sum()) / len(parts))
     degrees = float(variance.sum() ** 2 / np.sum(variance**2 / spare)) if se else float(spare.sum())
     half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * se
-    return found | {"se": se, "degrees": degrees, "low": found["estimate"] - half, "high": found["estimate"] + half}
+    return result | {"se": se, "degrees": degrees, "low": result["estimate"] - half, "high": result["estimate"] + half}
 
 # %% ../../nbs/stats/02_intervals.ipynb #webb
 def _webb(draws: int, clusters: int, seed: int) -> np.ndarray:
-    "Webb's weights: draws x clusters."
+    "Draws Webb's six weights (2014); shape draws x clusters."
     values = np.sqrt([0.5, 1.0, 1.5])
     return np.random.default_rng(seed).choice(np.concatenate([-values, values]), size=(draws, clusters))
 
 # %% ../../nbs/stats/02_intervals.ipynb #wild-p
 def wild_p(
     mean: Sequence[float],  # of each cluster
-    n: Sequence[float],  # responses behind each mean
-    supposed: float = 0.0,  # mean that is tested
+    n: Sequence[float],  # responses of each cluster
+    supposed: float = 0.0,  # hypothesised mean
     draws: int = 9_999,
     seed: int = 0,
 ) -> float:  # two-sided p value
-    "Wild cluster bootstrap test of a mean, with the supposed mean imposed."
+    """Tests a weighted mean by the wild cluster bootstrap, with the hypothesised mean imposed.
+
+    p = (1 + number of draws with |t*| ≥ |t|) / (1 + draws), where t* multiplies the deviation of each cluster from
+    `supposed` by a random weight of mean 0 and variance 1.
+
+    Source: Cameron, Gelbach and Miller (2008), with the six weights of Webb (2014).
+    """
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
     return _wild_p(mean, n, supposed, _webb(draws, len(mean), seed))
 
 # %% ../../nbs/stats/02_intervals.ipynb #t
 def _t(sums: np.ndarray, n: np.ndarray) -> np.ndarray:
-    "Distance of the mean from zero in standard errors, but for a constant; `sums` (..., clusters)."
+    "Returns |t| of the mean up to a constant factor; `sums` has shape (..., clusters)."
     mean = sums.sum(-1, keepdims=True) / n.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.abs(mean[..., 0]) / np.sqrt(np.sum((sums - n * mean) ** 2, -1))
 
 # %% ../../nbs/stats/02_intervals.ipynb #wild-p-2
 def _wild_p(mean: np.ndarray, n: np.ndarray, supposed: float, weights: np.ndarray) -> float:
-    "The p value with given weights."
+    "Returns the p value for given weights (draws x clusters)."
     deviations = n * (mean - supposed)
     observed, drawn = _t(deviations, n), _t(weights * deviations, n)
     return float((1 + np.sum(~(drawn < observed * (1 - 1e-12)))) / (1 + len(weights)))
@@ -107,16 +123,22 @@ def _wild_p(mean: np.ndarray, n: np.ndarray, supposed: float, weights: np.ndarra
 # %% ../../nbs/stats/02_intervals.ipynb #wild-interval
 def wild_interval(
     mean: Sequence[float],  # of each cluster
-    n: Sequence[float],  # responses behind each mean
+    n: Sequence[float],  # responses of each cluster
     level: float = 0.95,  # of the interval
     draws: int = 9_999,
     seed: int = 0,
-) -> dict:  # clusters, estimate, low, high; infinite where too few clusters reject nothing; None below three clusters
-    "All means that the wild cluster bootstrap does not reject."
+) -> dict:  # clusters, estimate, low, high; None below three clusters
+    """Computes the interval of all means that the wild cluster bootstrap does not reject, in the unit of the means.
+
+    [low, high] = {m : wild_p(mean, n, m) > 1 - level}, found by bisection. A limit is infinite if the clusters are too
+    few to reject any mean on that side.
+
+    Source: Cameron, Gelbach and Miller (2008), with the six weights of Webb (2014).
+    """
     mean, n = np.asarray(mean, dtype=float), np.asarray(n, dtype=float)
     robust = cluster_interval(mean, n, level)
     ends = {"low": None, "high": None}
-    if len(mean) >= 3 and robust["se"] == 0:  # all alike
+    if len(mean) >= 3 and robust["se"] == 0:  # all means equal
         ends = {"low": robust["low"], "high": robust["high"]}
     elif len(mean) >= 3:
         weights, se = _webb(draws, len(mean), seed), robust["se"]
@@ -127,7 +149,7 @@ def wild_interval(
 
 # %% ../../nbs/stats/02_intervals.ipynb #edge
 def _edge(rejected, most: float = 1e3) -> float:
-    "The smallest reach, in standard errors, at which a test rejects; infinite where it does not up to `most`."
+    "Finds the smallest distance, in standard errors, at which a test rejects; infinite if none up to `most` does."
     high = 1.0
     while not rejected(high):
         high *= 2
@@ -145,32 +167,41 @@ def redraw_people(
     n: np.ndarray,  # of each person, for example responses
     draws: int,
     random: np.random.Generator,
-    at_once: int = 10_000_000,  # people drawn in one step
+    at_once: int = 10_000_000,  # largest number of people drawn in one step
 ) -> np.ndarray:  # draws
-    "The ratio of two sums over a study whose people are drawn again; infinite or nan where the second sum is 0."
+    """Bootstraps the ratio of two sums, Σ sums / Σ n, over the people of a study; shape (draws,).
+
+    Each draw takes as many people as the study has, with replacement. A draw is infinite or NaN if its Σ n is 0.
+    """
     people = len(sums)
-    found = np.empty(draws)
+    ratios = np.empty(draws)
     step = max(1, at_once // people)
     for first in range(0, draws, step):
         chosen = random.integers(people, size=(min(step, draws - first), people))
         with np.errstate(divide="ignore", invalid="ignore"):
-            found[first : first + step] = sums[chosen].sum(1) / n[chosen].sum(1)
-    return found
+            ratios[first : first + step] = sums[chosen].sum(1) / n[chosen].sum(1)
+    return ratios
 
 # %% ../../nbs/stats/02_intervals.ipynb #times
 def _times(draws: int, studies: int, random: np.random.Generator, redraw: bool) -> np.ndarray:
-    "How often each draw takes each study: draws x studies."
+    "Counts how often each draw takes each study; shape draws x studies."
     return (random.multinomial(studies, np.full(studies, 1 / studies), size=draws) if redraw
             else np.ones((draws, studies), dtype=int))
 
 # %% ../../nbs/stats/02_intervals.ipynb #hierarchical
 def hierarchical_bootstrap(
-    studies: Sequence[tuple[np.ndarray, np.ndarray]],  # of each study: mean of each person, and number of responses
+    studies: Sequence[tuple[np.ndarray, np.ndarray]],  # per study: mean and number of responses of each person
     draws: int = 10_000,
     seed: int = 0,
     redraw_studies: bool = True,  # False: these studies, other people
 ) -> np.ndarray:  # draws
-    "The mean over studies, drawn again; each study weighs the same (source: Davison and Hinkley 1997, ch. 3.8)."
+    """Bootstraps the mean over equally weighted studies, redrawing studies and the people within them.
+
+    A draw is Σ (Σ mean·n / Σ n) / S over S drawn studies with redrawn people, in the unit of the means; shape (draws,).
+    Raises `ValueError` if there is no study.
+
+    Source: Davison and Hinkley (1997, ch. 3.8).
+    """
     if not studies:
         raise ValueError("There is no study to draw from.")
     random, total = np.random.default_rng(seed), np.zeros(draws)
@@ -187,7 +218,7 @@ def percentile_interval(
     drawn: np.ndarray,  # from hierarchical_bootstrap
     level: float = 0.95,
 ) -> tuple[float, float]:  # low, high
-    "The interval between two percentiles of the draws."
+    "Returns the percentile interval of bootstrap draws: their quantiles (1 - level) / 2 and (1 + level) / 2."
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -195,12 +226,13 @@ def percentile_interval(
 def people_of(
     table: pl.DataFrame,  # study, mean (of a person), n (responses)
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # means and responses of the people of each study
-    "People study by study, as arrays."
-    return [(one["mean"].to_numpy(), one["n"].to_numpy()) for _, one in table.group_by("study", maintain_order=True)]
+    "Splits a table of people into arrays, study by study."
+    return [(study["mean"].to_numpy(), study["n"].to_numpy())
+            for _, study in table.group_by("study", maintain_order=True)]
 
 # %% ../../nbs/stats/02_intervals.ipynb #people
 def _people(scores: pl.DataFrame, value: str) -> pl.DataFrame:
-    "One row a person of a model and study: responses that have a value, and their mean."
+    "Returns one row per person, model and study: the number of responses with a value, and their mean."
     return scores.drop_nulls(value).group_by("model", "format", "study", "person",
                                              maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
 
@@ -209,12 +241,16 @@ def mean_intervals(
     scores: pl.DataFrame,  # columns of store.SCHEMA, or at least model, format, study, person and the value
     value: str = "nll",  # column; rows without one are left out
     level: float = 0.95,
-) -> pl.DataFrame:  # model, format, low, high; None where most studies have a single person
-    "Interval of each model's mean over studies: the same studies, other people."
+) -> pl.DataFrame:  # model, format, low, high
+    """Computes an interval for the mean of each model over studies: the same studies, other people.
+
+    Intervals are those of `strata_interval`, in the unit of the value (nats for NLL); None if most studies have a
+    single person.
+    """
     people, rows = _people(scores, value), []
     for (model, format), table in people.group_by("model", "format", maintain_order=True):
-        found = strata_interval(people_of(table), level)
-        rows.append((model, format, found["low"], found["high"]))
+        interval = strata_interval(people_of(table), level)
+        rows.append((model, format, interval["low"], interval["high"]))
     return pl.DataFrame(rows, schema=dict(model=pl.String, format=pl.String, low=pl.Float64, high=pl.Float64),
                         orient="row")
 
@@ -223,11 +259,14 @@ def study_intervals(
     scores: pl.DataFrame,  # columns of store.SCHEMA, or at least model, format, study, person and the value
     value: str = "nll",  # column; rows without one are left out
     level: float = 0.95,
-) -> pl.DataFrame:  # model, format, study, low, high; None for a study of one person
-    "Interval of each model's mean in each study, over its people."
+) -> pl.DataFrame:  # model, format, study, low, high
+    """Computes an interval for the mean of each model in each study, clustered by person.
+
+    Intervals are those of `cluster_interval`, in the unit of the value (nats for NLL); None for a study of one person.
+    """
     keys, rows = ["model", "format", "study"], []
     for names, people in _people(scores, value).group_by(keys, maintain_order=True):
-        found = cluster_interval(people["mean"], people["n"], level)
-        rows.append((*names, found["low"], found["high"]))
+        interval = cluster_interval(people["mean"], people["n"], level)
+        rows.append((*names, interval["low"], interval["high"]))
     return pl.DataFrame(rows, schema=dict.fromkeys(keys, pl.String) | dict(low=pl.Float64, high=pl.Float64),
                         orient="row")

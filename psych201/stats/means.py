@@ -26,11 +26,14 @@ def check_one(
 
 # %% ../../nbs/stats/00_means.ipynb #mean-nll
 def mean_nll(
-    scores: pl.DataFrame,  # columns of store.SCHEMA, one row a response
+    scores: pl.DataFrame,  # columns of store.SCHEMA, one row per response
 ) -> pl.DataFrame:
-    """Mean and standard deviation (ddof 1) of the NLL over the responses of each study.
+    """Returns the mean and standard deviation (ddof 1) of the NLL over the responses of each model and study.
 
-    Returns model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token (nats), dtype.
+    mean_nll = Σ nll / responses; nats_per_token = Σ nll / Σ n_tokens, both over scored responses and in nats. Raises
+    `ValueError` if the table holds several rules.
+
+    Columns: model, format, study, participants, responses, unscored, mean_nll, sd_nll, nats_per_token, dtype.
     """
     check_one(scores, "rule")
     tokens = pl.col("n_tokens").filter(pl.col("nll").is_not_null()).sum()
@@ -48,7 +51,10 @@ def mean_nll(
 def mean_over_studies(
     means: pl.DataFrame,  # from mean_nll
 ) -> pl.DataFrame:  # model, format, studies, participants, responses, unscored, mean_nll, nats_per_token (nats), dtype
-    "Mean of the study means: every study weighs the same, whatever its size."
+    """Averages the study means of each model: every study has the same weight, whatever its size (nats).
+
+    mean = Σ study means / number of studies with a mean, as in the paper (arXiv 2605.07632).
+    """
     return means.group_by("model", "format", maintain_order=True).agg(
         studies=pl.col("mean_nll").count(),
         participants=pl.col("participants").sum(),
@@ -60,14 +66,14 @@ def mean_over_studies(
     )
 
 # %% ../../nbs/stats/00_means.ipynb #shared-responses
-RESPONSE = ["format", "rule", "study", "transcript", "response_index"]  # names one response across models
+RESPONSE = ["format", "rule", "study", "transcript", "response_index"]  # key of a response across models
 
 # %% ../../nbs/stats/00_means.ipynb #shared-responses-2
 def shared_responses(
     scores: pl.DataFrame,  # columns of store.SCHEMA
-    models: Iterable[str] | None = None,  # to be compared; None: all in the table
+    models: Iterable[str] | None = None,  # to compare; None: all in the table
 ) -> tuple[pl.DataFrame, dict[str, int]]:  # rows that all models scored; model -> scored rows left out
-    "The responses that every one of the models scored, and how many each loses by that."
+    "Keeps the responses that every model scored, and counts the scored rows that each model loses by it."
     models = scores["model"].unique(maintain_order=True).to_list() if models is None else list(models)
     scored = scores.filter(pl.col("model").is_in(models), pl.col("nll").is_not_null())
     common = scored.group_by(RESPONSE).agg(pl.col("model").n_unique().alias("n")).filter(pl.col("n") == len(models))
@@ -79,8 +85,8 @@ def shared_responses(
 def shared_by_model(
     read: Callable[[str], pl.DataFrame],  # model -> its scores, with RESPONSE and nll among the columns
     models: Sequence[str],
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:  # of each model its rows, and those of them that all models scored
-    "As shared_responses, with the rows of one model in memory."
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:  # per model: its rows, and those that all models scored
+    "Yields what `shared_responses` keeps, with the rows of only one model in memory at a time."
     common = None
     for model in models:
         scored = read(model).drop_nulls("nll").select(RESPONSE)
@@ -94,7 +100,10 @@ def shared_means(
     scores: pl.DataFrame,  # columns of store.SCHEMA
     kept: pl.DataFrame | None = None,  # rows that all models scored; None: those of this table
 ) -> pl.DataFrame:  # as mean_nll, over the responses that all models scored
-    "Mean NLL per study and model over shared responses, with the number of marked responses left out."
+    """Returns the mean NLL per study and model over shared responses (nats), with the number of responses left out.
+
+    `unscored` counts all marked responses outside the mean. Raises `ValueError` if the table holds several rules.
+    """
     keys = ["model", "format", "study"]
     marked = scores.group_by(keys, maintain_order=True).agg(marked=pl.len(), dtype=pl.col("dtype").first())
     means = mean_nll(shared_responses(scores)[0] if kept is None else kept)
@@ -104,7 +113,7 @@ def shared_means(
 
 # %% ../../nbs/stats/00_means.ipynb #study-shares
 def _study_shares(means: pl.DataFrame, model: str, best: str) -> pl.DataFrame:
-    "For each study that both models have, its part of the difference of their means."
+    "Returns the share of each common study in the difference between the means of two models."
     sides = [means.filter(pl.col("model") == name, pl.col("mean_nll").is_not_null()).select("study", "mean_nll")
              for name in (model, best)]
     both = sides[0].join(sides[1], on="study",
@@ -116,8 +125,12 @@ def _study_shares(means: pl.DataFrame, model: str, best: str) -> pl.DataFrame:
 def carried_by_one_study(
     means: pl.DataFrame,  # from mean_nll or shared_means, one format
     share: float = 0.5,  # of the difference
-) -> pl.DataFrame:  # model, best, studies, difference (nats), study, share; only what is carried
-    "Differences from the best model of which one study makes up more than a share; three studies at least."
+) -> pl.DataFrame:  # model, best, studies, difference (nats), study, share; only models above the share
+    """Finds models whose difference from the best model comes from one study to more than a share.
+
+    share = (study mean - study mean of the best) / Σ of these differences over the studies that both models have.
+    Pairs of models with fewer than three such studies are left out.
+    """
     overall = mean_over_studies(means).drop_nulls("mean_nll").sort("mean_nll")
     best = overall["model"].first()
     rows = [_study_shares(means, model, best).filter(pl.col("studies") >= 3).sort("share").tail(1).select(
@@ -127,19 +140,23 @@ def carried_by_one_study(
 
 # %% ../../nbs/stats/00_means.ipynb #reach
 def _reach(n: np.ndarray, level: float) -> np.ndarray:
-    "Half the width of a t interval around the mean of n values, in standard deviations."
+    "Returns half the width of a t interval around the mean of n values, in standard deviations: t / √n."
     return scipy.stats.t.ppf((1 + level) / 2, np.maximum(n - 1, 1)) / np.sqrt(np.maximum(n, 1))
 
 # %% ../../nbs/stats/00_means.ipynb #group-means
 def group_means(
     table: pl.DataFrame,
-    value: str,  # column whose mean is taken
-    by: str | Sequence[str],  # columns that make the groups
+    value: str,  # column to average
+    by: str | Sequence[str],  # columns that define the groups
     level: float = 0.95,  # of the interval
 ) -> pl.DataFrame:  # by, n, undefined, mean, sd (ddof 1), low, high
-    "Mean of a column in each group, with a t interval over its rows."
-    one = pl.col(value).fill_nan(None)
+    """Averages a column in each group, with Student's t interval over the rows of the group.
+
+    low, high = mean ∓ t(n - 1) · sd / √n, in the unit of the column; None for a group of one row. Null and NaN values
+    enter no mean; `undefined` counts them.
+    """
+    defined = pl.col(value).fill_nan(None)
     means = table.group_by(by, maintain_order=True).agg(
-        n=one.count(), undefined=one.null_count(), mean=one.mean(), sd=one.std())
+        n=defined.count(), undefined=defined.null_count(), mean=defined.mean(), sd=defined.std())
     half = pl.when(pl.col("n") > 1).then(pl.col("sd") * pl.Series(_reach(means["n"].to_numpy(), level)))
     return means.with_columns(low=pl.col("mean") - half, high=pl.col("mean") + half)

@@ -18,8 +18,9 @@ from statsmodels.stats.multitest import multipletests
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #usable
 def _usable(effect: Sequence[float], se: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Effects and variances of the studies that have both, and which those are."
-    effect, se = (np.array([np.nan if one is None else one for one in values], dtype=float) for values in (effect, se))
+    "Returns the effects and variances of the studies that have both, and a mask of these studies."
+    effect, se = (np.array([np.nan if value is None else value for value in values], dtype=float)
+                  for values in (effect, se))
     if len(effect) != len(se):
         raise ValueError(f"{len(effect)} effects and {len(se)} standard errors; give one for each study.")
     kept = np.isfinite(effect) & np.isfinite(se) & (se > 0)
@@ -27,7 +28,7 @@ def _usable(effect: Sequence[float], se: Sequence[float]) -> tuple[np.ndarray, n
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #weighted
 def _weighted(values: np.ndarray, variances: np.ndarray, tau2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "For each variance between studies: the generalised Q, the mean, and the sum of weights."
+    "Returns the generalised Q, the weighted mean and the sum of weights for each variance between studies."
     weights = 1 / (variances + tau2[:, None])
     total = weights.sum(1)
     mean = weights @ values / total
@@ -35,7 +36,7 @@ def _weighted(values: np.ndarray, variances: np.ndarray, tau2: np.ndarray) -> tu
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #tau2-draws
 def _tau2_draws(values: np.ndarray, variances: np.ndarray, q: np.ndarray) -> np.ndarray:
-    "The variance between studies at which the generalised Q, which falls with it, is as large as each drawn one."
+    "Finds the variance between studies at which the generalised Q, a falling function, equals each drawn one."
     low, high = np.zeros(len(q)), np.full(len(q), variances.min())
     while (short := _weighted(values, variances, high)[0] > q).any():
         high[short] *= 4
@@ -47,7 +48,7 @@ def _tau2_draws(values: np.ndarray, variances: np.ndarray, q: np.ndarray) -> np.
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #drawn-effects
 def _drawn_effects(values: np.ndarray, variances: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Means, and effects of a next study, as they could be (source: Nagashima, Noma and Furukawa 2019)."
+    "Draws means and effects of a next study from their confidence distributions (Nagashima et al. 2019)."
     random, k = np.random.default_rng(seed), len(values)
     tau2 = _tau2_draws(values, variances, random.chisquare(k - 1, draws))
     q, mean, total = _weighted(values, variances, tau2)
@@ -56,42 +57,54 @@ def _drawn_effects(values: np.ndarray, variances: np.ndarray, draws: int, seed: 
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #random-effects
 def random_effects(
-    effect: Sequence[float | None],  # of each study
+    effect: Sequence[float | None],  # effect of each study
     se: Sequence[float | None],  # its standard error
     level: float = 0.95,  # of the intervals
     draws: int = 10_000,
     seed: int = 0,
 ) -> dict:
-    """Random-effects meta-analysis of studies.
+    """Fits a random-effects meta-analysis: mean, heterogeneity and prediction interval.
 
-    Returns studies, left_out, estimate, se, low, high, tau2, i2, q, p_q, next_low, next_high; None where too few
-    studies allow it.
+    estimate = Σ wy / Σ w with w = 1 / (se² + tau2), tau2 by Paule and Mandel (1982); se with the correction of
+    Hartung, Knapp, Sidik and Jonkman; q = Σ (y - fixed-effect mean)² / se² with p_q from χ²(k - 1); i2 = max(0, 1 - (k
+    - 1) / q). low, high and the prediction interval next_low, next_high are quantiles of draws (Nagashima, Noma and
+    Furukawa 2019).
+
+    Estimates and intervals are in the unit of the effects, tau2 in its square. Studies without a finite effect and a
+    positive standard error are left out. Raises `ValueError` if the lengths differ.
+
+    Returns studies, left_out, estimate, se, low, high, tau2, i2, q, p_q, next_low, next_high; None if the studies are
+    too few (one has only estimate and se, two have no prediction interval).
     """
     values, variances, kept = _usable(effect, se)
     k, names = len(values), ("estimate", "se", "low", "high", "tau2", "i2", "q", "p_q", "next_low", "next_high")
-    found = {"studies": k, "left_out": int((~kept).sum())} | dict.fromkeys(names)
+    result = {"studies": k, "left_out": int((~kept).sum())} | dict.fromkeys(names)
     if k < 2:
-        return found | ({"estimate": float(values[0]), "se": float(variances[0] ** 0.5)} if k else {})
+        return result | ({"estimate": float(values[0]), "se": float(variances[0] ** 0.5)} if k else {})
     model, ends = combine_effects(values, variances, method_re="iterated"), [(1 - level) / 2, (1 + level) / 2]
     one_mean, one_more = (np.quantile(drawn, ends).tolist() for drawn in _drawn_effects(values, variances, draws, seed))
-    found |= {"estimate": float(model.mean_effect_re), "se": float(model.sd_eff_w_re_hksj), "low": one_mean[0],
+    result |= {"estimate": float(model.mean_effect_re), "se": float(model.sd_eff_w_re_hksj), "low": one_mean[0],
               "high": one_mean[1],
               "tau2": float(model.tau2), "i2": max(0.0, 1 - (k - 1) / float(model.q)) if model.q > 0 else 0.0,
               "q": float(model.q), "p_q": float(scipy.stats.chi2.sf(model.q, k - 1))}
-    return found | ({"next_low": one_more[0], "next_high": one_more[1]} if k > 2 else {})
+    return result | ({"next_low": one_more[0], "next_high": one_more[1]} if k > 2 else {})
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #leave-one-out
 def leave_one_out(
-    names: Sequence[str],  # of the studies
+    names: Sequence[str],  # of the studies, in the order of the effects
     effect: Sequence[float | None],
     se: Sequence[float | None],
     level: float = 0.95,
     draws: int = 1_000,  # for each interval
-) -> pl.DataFrame:  # without, estimate, low, high, moved (nats); the study that moves the mean most first
-    "Random-effects meta-analyses without each study in turn."
+) -> pl.DataFrame:  # without, estimate, low, high, moved; the most influential study first
+    """Repeats the random-effects meta-analysis without each study in turn.
+
+    moved = estimate without the study - estimate with all; columns are in the unit of the effects, as in
+    `random_effects`.
+    """
     whole, rows = random_effects(effect, se, level, draws)["estimate"], []
-    for place, name in enumerate(names):
-        rest = random_effects([*effect[:place], *effect[place + 1 :]], [*se[:place], *se[place + 1 :]], level, draws)
+    for index, name in enumerate(names):
+        rest = random_effects([*effect[:index], *effect[index + 1 :]], [*se[:index], *se[index + 1 :]], level, draws)
         moved = None if whole is None or rest["estimate"] is None else rest["estimate"] - whole
         rows.append({"without": name, **{key: rest[key] for key in ("estimate", "low", "high")}, "moved": moved})
     table = pl.DataFrame(rows, schema=dict(without=pl.String, estimate=pl.Float64, low=pl.Float64, high=pl.Float64,
@@ -102,10 +115,16 @@ def leave_one_out(
 def equivalence(
     estimate: float,
     se: float,  # its standard error
-    degrees: float,  # of freedom; clusters less one
-    bound: float,  # an effect smaller than this does not matter; same unit
-) -> float:  # p value; small: the effect lies within the bound
-    "Two one-sided t tests of an effect against plus and minus a bound."
+    degrees: float,  # degrees of freedom: clusters minus one
+    bound: float,  # smallest effect that matters, in the same unit
+) -> float:  # p value; small: the effect lies within ± bound
+    """Tests whether an effect is negligible, by two one-sided t tests against ± bound.
+
+    p = max(P(T > (estimate + bound) / se), P(T < (estimate - bound) / se)). Raises `ValueError` if the bound is not
+    positive.
+
+    Source: Schuirmann (1987); Lakens (2017).
+    """
     if not bound > 0:
         raise ValueError(f"The bound must be positive, not {bound:g}; set it before looking at the data.")
     if se == 0:
@@ -115,9 +134,12 @@ def equivalence(
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #evidence
 def bayes_factor(
-    effects: Sequence[float],  # of studies, or people
-) -> float | None:  # for an effect against none; None for fewer than two
-    "Bayes factor of a mean other than zero."
+    effects: Sequence[float],  # of studies, or of people
+) -> float | None:  # above 1: for an effect; None for fewer than two effects, or equal ones
+    """Computes the Bayes factor for a mean other than zero against a mean of zero.
+
+    One-sample t test with a Cauchy prior of width 0.707 on the standardised effect (Rouder et al. 2009), by pingouin.
+    """
     values = np.asarray(effects, dtype=float)
     if len(values) < 2 or not values.std() > 1e-12 * np.abs(values).max():
         return None
@@ -126,11 +148,15 @@ def bayes_factor(
 # %% ../../nbs/stats/04_meta_analysis.ipynb #adjusted
 def adjusted(
     p: Sequence[float | None],  # p values of a family of tests
-    method: str = "holm",  # or fdr_bh
-) -> list[float | None]:  # in the same order
-    "p values corrected for their number."
-    values = np.array([np.nan if one is None else one for one in p], dtype=float)
+    method: str = "holm",  # or fdr_bh, a method of statsmodels
+) -> list[float | None]:  # in the same order; None for tests without a value
+    """Corrects p values for the number of tests, by default with the method of Holm (1979).
+
+    Holm: the i-th smallest of m becomes max over j ≤ i of min(1, (m - j + 1) · p(j)). fdr_bh: Benjamini and Hochberg
+    (1995).
+    """
+    values = np.array([np.nan if value is None else value for value in p], dtype=float)
     made = np.isfinite(values)
     if made.any():
         values[made] = multipletests(values[made], method=method)[1]
-    return [float(one) if there else None for one, there in zip(values, made)]
+    return [float(value) if there else None for value, there in zip(values, made)]

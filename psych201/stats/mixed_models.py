@@ -24,7 +24,10 @@ def condition_means(
     post: str,  # post-trained model
     base: str,  # base model
 ) -> pl.DataFrame:  # study, person, responses, post (0: base model, 1: post-trained), nll (mean, nats)
-    "Mean NLL of each person under both models; two rows a person."
+    """Averages the NLL of each person under both models over their shared responses; two rows per person.
+
+    Raises `ValueError` if the table holds several formats or rules.
+    """
     means = paired_responses(scores, post, base).group_by("study", "person", maintain_order=True).agg(
         responses=pl.len(), post=pl.col("nll").mean(), base=pl.col("nll_second").mean())
     long = means.unpivot(["base", "post"], index=["study", "person", "responses"], variable_name="side",
@@ -34,12 +37,12 @@ def condition_means(
 # %% ../../nbs/stats/05_mixed_models.ipynb #mixed-class
 class Mixed(NamedTuple):
     "A fitted mixed model."
-    terms: pl.DataFrame  # term, estimate (nats), se, df, low, high, p: one row a fixed effect
-    # study, slope, person, rest: standard deviations, nats; correlation of study and slope, nan if one is 0
+    terms: pl.DataFrame  # term, estimate (nats), se, df, low, high, p: one row per fixed effect
+    # study, slope, person, rest: standard deviations, nats; correlation of study and slope, NaN if either is 0
     spread: dict[str, float]
     studies: int
     participants: int
-    note: str  # what is wrong with the fit; '' if nothing
+    note: str  # warning of the fit; '' if none
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #fit
 def mixed_model(
@@ -47,10 +50,14 @@ def mixed_model(
     formula: str = "nll ~ post",  # fixed effects, as in R
     level: float = 0.95,  # of the intervals
 ) -> Mixed:
-    """Fits the model.
+    """Fits a linear mixed model by restricted maximum likelihood (REML), with studies and people as random effects.
 
-    Raises `ValueError` below three studies, or with hardly more people than studies, where nothing tells how effects
-    vary.
+    nll = Xβ + study + post·slope(study) + person + residual, all random terms normal, study and slope correlated.
+    Intervals and p values use t with studies - ⌈coefficients / 2⌉ degrees of freedom. Estimates and standard
+    deviations are in nats.
+
+    Raises `ValueError` with fewer than three studies, with fewer than three people more than studies, or if a person
+    does not have two rows.
     """
     if why := _too_few(people):
         raise ValueError("A mixed model needs three studies or more, and people enough in them; here are "
@@ -67,7 +74,7 @@ def mixed_model(
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #too-few
 def _too_few(people: pl.DataFrame) -> str:
-    "Why there is no mixed model of these people; '' if there is one."
+    "Returns the reason why these people allow no mixed model; '' if they allow one."
     studies, spare = (people["study"].n_unique(),
                       people.select("study", "person").n_unique() - people["study"].n_unique())
     if studies < 3:
@@ -76,19 +83,19 @@ def _too_few(people: pl.DataFrame) -> str:
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #sums-class
 class _Sums(NamedTuple):
-    """What the likelihood needs of the data.
+    """Sufficient statistics of the data for the likelihood.
 
-    Parts are means m and differences d of people, columns those of the formula and the values.
+    The 2 parts are means m and differences d of people; columns are those of the formula, then the values.
     """
     products: np.ndarray  # (2 parts, columns, columns)
     totals: np.ndarray  # (studies, 2 parts, columns)
     n: np.ndarray  # (studies,) people
-    names: list[str]  # of the columns but the last
-    scale: float  # by which the values were divided
+    names: list[str]  # of all columns but the last
+    scale: float  # divisor of the values
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #sums
 def _sums(people: pl.DataFrame, formula: str) -> _Sums:
-    "Sums over the people of each study."
+    "Computes the sums over the people of each study; raises `ValueError` if a person does not have two rows."
     import patsy
 
     rows = people.sort("study", "person", "post")
@@ -106,14 +113,15 @@ def _sums(people: pl.DataFrame, formula: str) -> _Sums:
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #variances
 def _variances(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Covariance of studies in (m, d), and the variances of m and d within a study."
+    "Returns the covariance of studies in (m, d), and the variances of m and d within a study."
     half, rest, person = np.array([[theta[0], 0], [theta[1], theta[2]]]), np.exp(max(2 * theta[3], -32)), theta[4] ** 2
     return half @ half.T, np.array([person + rest / 2, 2 * rest])
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #reml
 def _reml(theta: np.ndarray, data: _Sums) -> tuple[float, np.ndarray, np.ndarray]:
-    """Minus twice the restricted log-likelihood but for a constant, the coefficients, and their covariance (values as
-    scaled).
+    """Computes -2 times the restricted log-likelihood up to a constant, the coefficients and their covariance.
+
+    All are on the scale of the scaled values.
     """
     between, within = _variances(theta)
     inner = np.eye(2) + data.n[:, None, None] * between / within
@@ -129,7 +137,7 @@ def _reml(theta: np.ndarray, data: _Sums) -> tuple[float, np.ndarray, np.ndarray
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #starts
 def _starts(data: _Sums) -> list[np.ndarray]:
-    "Variances by moments, and the same with less spread between studies, and with none."
+    "Returns starting points: variances by moments, also with little and hardly any spread of effects."
     means = data.totals[:, :, -1] / data.n[:, None]
     spare = max(1, data.n.sum() - len(data.n))
     within = np.maximum((data.products[:, -1, -1] - np.einsum("sp,sp,s->p", means, means, data.n)) / spare, 1e-12)
@@ -140,7 +148,7 @@ def _starts(data: _Sums) -> list[np.ndarray]:
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #fitted
 def _fitted(data: _Sums) -> tuple[np.ndarray, str]:
-    "Parameters of the largest restricted likelihood, and a note if no search ended well."
+    "Returns the parameters of the largest restricted likelihood, and a note if the searches disagree."
     from scipy.optimize import minimize
 
     goal = lambda theta: _reml(theta, data)[0]
@@ -153,7 +161,7 @@ def _fitted(data: _Sums) -> tuple[np.ndarray, str]:
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #spread
 def _spread(theta: np.ndarray, scale: float) -> dict[str, float]:
-    "Standard deviations of the random effects, nats; correlation of study and slope."
+    "Returns the standard deviations of the random effects (nats) and the correlation of study and slope."
     between, within = _variances(theta)
     back = np.array([[1, -0.5], [0, 1]])  # from mean and difference to base model and difference
     cov, rest = back @ between @ back.T, within[1] / 2
@@ -174,8 +182,12 @@ def mixed_effects(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one format and rule
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model)
     level: float = 0.95,
-) -> pl.DataFrame:  # columns of MIXED, one row a pair; difference and standard deviations in nats
-    "The effect of post-training of each pair by a mixed model over its studies."
+) -> pl.DataFrame:  # columns of MIXED, one row per pair; difference and standard deviations in nats
+    """Estimates the effect of post-training of each pair with a mixed model over its studies (nats).
+
+    Fits `mixed_model` with nll ~ post. A pair without enough studies or people has a note and no estimates. Raises
+    `ValueError` if the table holds several formats or rules.
+    """
     rows = []
     for post, base in pairs:
         wanted, people = scores.filter(pl.col("model").is_in([post, base])), condition_means(scores, post, base)
@@ -188,7 +200,7 @@ def mixed_effects(
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #effect-of
 def _effect_of(people: pl.DataFrame, level: float) -> dict:
-    "Effect and spread of one pair."
+    "Returns the effect, the standard deviations and the note of one pair."
     if why := _too_few(people):
         return {"note": f"no mixed model: {why}"}
     fit = mixed_model(people, level=level)
@@ -203,14 +215,17 @@ def _effect_of(people: pl.DataFrame, level: float) -> dict:
 def mixed_posterior(
     people: pl.DataFrame,  # from condition_means, with further columns for longer formulas
     formula: str = "nll ~ post",  # fixed effects, as in R
-    draws: int = 1_000,  # after as many to tune, in each of 4 chains
+    draws: int = 1_000,  # in each of 4 chains, after as many tuning steps
     seed: int = 0,
     level: float = 0.95,
 ) -> pl.DataFrame:
-    """Posterior of the mixed model under bambi's weakly informative priors; takes about a minute for 20 studies.
+    """Samples the posterior of the mixed model under bambi's weakly informative priors.
 
-    Returns term, mean (nats), sd, low, high (quantiles), r_hat, effective: fixed effects and standard deviations
-    (`_sigma`).
+    nll = Xβ + study + post·slope(study) + person + residual, with study and slope independent; about a minute for 20
+    studies. Raises `ImportError` if bambi is not installed.
+
+    Returns one row per fixed effect and standard deviation (`_sigma`): term, mean, sd, low, high (quantiles), all in
+    nats, r_hat, effective (sample size).
     """
     try:
         import arviz
@@ -218,14 +233,14 @@ def mixed_posterior(
     except ImportError:
         raise ImportError("A posterior needs bambi: pip install 'psych201[bayes]'.") from None
     model = bambi.Model(f"{formula} + (post | study) + (1 | person)", people.to_pandas())
-    found = model.fit(draws=draws, tune=draws, chains=4, cores=1, random_seed=seed, progressbar=False)
-    names = [name for name in found.posterior.data_vars if found.posterior[name].ndim == 2 or "|" not in name]
-    low, high = (found.posterior[names].quantile(q, ("chain", "draw")) for q in ((1 - level) / 2, (1 + level) / 2))
-    return _posterior_table(arviz.summary(found, var_names=names, round_to="none"), low, high)
+    fit = model.fit(draws=draws, tune=draws, chains=4, cores=1, random_seed=seed, progressbar=False)
+    names = [name for name in fit.posterior.data_vars if fit.posterior[name].ndim == 2 or "|" not in name]
+    low, high = (fit.posterior[names].quantile(q, ("chain", "draw")) for q in ((1 - level) / 2, (1 + level) / 2))
+    return _posterior_table(arviz.summary(fit, var_names=names, round_to="none"), low, high)
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #posterior-table
 def _posterior_table(summary, low, high) -> pl.DataFrame:
-    "arviz' summary under our names; terms of several levels are one row each."
+    "Converts the summary of arviz to our column names; each level of a term is a row."
     ends = [[float(value) for name in table.data_vars for value in table[name].values.ravel()] for table in (low, high)]
     return pl.DataFrame({"term": list(summary.index), "mean": summary["mean"].to_numpy(),
                          "sd": summary["sd"].to_numpy(), "low": ends[0],

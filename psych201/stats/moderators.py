@@ -30,21 +30,21 @@ RESPONSE_KEY = ["transcript", "response_index"]
 def trial_positions(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:
-    """Where each response stands in its session.
+    """Returns the position of each response in its session.
 
-    Returns PLACES, one row a response: its trial (from 0), trials of the session, earlier responses, characters before
-    it.
+    Columns: PLACES, one row per response: its trial (from 0), trials of the session, earlier responses, characters
+    before it.
     """
     rows = []
-    for one in {one.key: one for one in transcripts}.values():
-        trials = find_trials(one)
-        number = {response: trial for trial, found in enumerate(trials) for response in found.responses}
-        rows += [(one.key, i, number[i], len(trials), i, span.start) for i, span in enumerate(one.spans)]
+    for transcript in {transcript.key: transcript for transcript in transcripts}.values():
+        trials = find_trials(transcript)
+        number = {response: trial for trial, part in enumerate(trials) for response in part.responses}
+        rows += [(transcript.key, i, number[i], len(trials), i, span.start) for i, span in enumerate(transcript.spans)]
     return pl.DataFrame(rows, schema=PLACES, orient="row")
 
 # %% ../../nbs/stats/12_moderators.ipynb #with-places
 def _joined(scores: pl.DataFrame, facts: pl.DataFrame, what: str) -> pl.DataFrame:
-    "Scores with facts about their responses; raises `ValueError` if a transcript is not among these."
+    "Joins scores with facts about their responses; raises `ValueError` if a transcript has none."
     lost = scores.select("study", "transcript").unique().join(facts, on="transcript", how="anti")
     if len(lost):
         raise ValueError(f"{len(lost)} scored transcripts ({lost['study'][0]} and others) are not among the data, so "
@@ -57,14 +57,14 @@ def with_places(
     scores: pl.DataFrame,  # transcript, response_index, study, as in store.SCHEMA
     transcripts: Iterable[Transcript],  # those that were scored
 ) -> pl.DataFrame:  # the same rows with trial, trials, earlier, characters
-    "Adds where each response stands; raises `ValueError` if some are not among the data."
+    "Adds the position of each response; raises `ValueError` if a scored transcript is not among the data."
     return _joined(scores, trial_positions(transcripts), "places")
 
 # %% ../../nbs/stats/12_moderators.ipynb #history
 def log2_bins(
-    column: str = "earlier",  # a count
-) -> pl.Expr:  # Int32: 0, 1, 2, 4, 8, ...: the lowest count of each step
-    "Steps that double, named by their lowest count."
+    column: str = "earlier",  # column of counts
+) -> pl.Expr:  # Int32: 0, 1, 2, 4, 8, ...: the lowest count of each bin
+    "Returns bins of doubling width, named by their lowest count."
     count = pl.col(column).cast(pl.Float64)
     return pl.when(count < 1).then(0).otherwise(
         2.0 ** (count.clip(1) + 1e-9).log(2).floor()).cast(pl.Int32).alias(column)
@@ -72,31 +72,34 @@ def log2_bins(
 # %% ../../nbs/stats/12_moderators.ipynb #repeated
 def repeated_studies(
     transcripts: Iterable[Transcript],
-    register: pd.DataFrame | None = None,  # study, repeated; what it says counts (data.registry)
-    most: int = 10,  # trials of a session that is one-shot
+    register: pd.DataFrame | None = None,  # study, repeated; has priority (data.registry)
+    most: int = 10,  # trials of a one-shot session
 ) -> pl.DataFrame:  # study, trials (median of its sessions), repeated
-    "Which studies ask the same person again and again."
+    "Classifies studies as repeated (many trials per person) or one-shot, by the register or the median of trials."
     transcripts = list(transcripts)
     sessions = trial_positions(transcripts).select("transcript", "trials").unique()
-    studies = pl.DataFrame([(one.key, one.study) for one in transcripts],
+    studies = pl.DataFrame([(transcript.key, transcript.study) for transcript in transcripts],
                            schema={"transcript": pl.String, "study": pl.String}, orient="row").unique()
     trials = sessions.join(studies, on="transcript").group_by("study").agg(pl.col("trials").median()).sort("study")
-    said = {} if register is None else register.dropna(subset=["repeated"]).set_index("study")["repeated"].to_dict()
-    told = (trials["study"].replace_strict(said, default=None, return_dtype=pl.Boolean) if said
+    known = {} if register is None else register.dropna(subset=["repeated"]).set_index("study")["repeated"].to_dict()
+    stated = (trials["study"].replace_strict(known, default=None, return_dtype=pl.Boolean) if known
             else pl.lit(None, pl.Boolean))
-    return trials.with_columns(repeated=pl.coalesce(told, pl.col("trials") > most))
+    return trials.with_columns(repeated=pl.coalesce(stated, pl.col("trials") > most))
 
 # %% ../../nbs/stats/12_moderators.ipynb #n-log-n
 def _n_log_n(count: pl.Expr) -> pl.Expr:
-    "n log n, 0 at 0: the entropy of counts n of N answers is log N less their mean."
+    "Returns n log n, and 0 at 0: counts n of N answers have the entropy log N - Σ n log n / N."
     return pl.when(count > 0).then(count * count.log()).otherwise(0.0)
 
 # %% ../../nbs/stats/12_moderators.ipynb #item-entropy
 def item_entropy(
     transcripts: Iterable[Transcript],
-    least: int = 5,  # answers of others
-) -> pl.DataFrame:  # transcript, response_index, entropy (nats; null where too few others answered)
-    "Entropy of other people's answers to the item of each response."
+    least: int = 5,  # smallest number of answers of others
+) -> pl.DataFrame:  # transcript, response_index, entropy (nats; null if too few others answered)
+    """Computes the entropy of other people's answers to the item of each response (nats).
+
+    entropy = log N - Σ n log n / N over counts n of the N answers of other people. Raises `ValueError` if `least` < 1.
+    """
     if least < 1:
         raise ValueError(f"An entropy takes answers of others, so at least 1, not {least}.")
     items, n = find_items(transcripts), pl.col("n")
@@ -112,14 +115,14 @@ def item_entropy(
 
 # %% ../../nbs/stats/12_moderators.ipynb #with-halves
 def _with_halves(scores: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    "Scores with entropy, and which half of its study that is in."
+    "Adds entropy, and the half of its study's entropies to which it belongs."
     rows = scores.select("study", *RESPONSE_KEY).unique().join(facts.drop_nulls("entropy").unique(RESPONSE_KEY),
                                                                on=RESPONSE_KEY)
-    own, median, least, most = (pl.col("entropy"),
+    value, median, least, most = (pl.col("entropy"),
                                 *(part.over("study")
                                   for part in (pl.col("entropy").median(), pl.col("entropy").min(),
                                                pl.col("entropy").max())))
-    high = (own > median) | ((own == median) & (median == most))
+    high = (value > median) | ((value == median) & (median == most))
     halves = rows.select(*RESPONSE_KEY, "entropy",
                          half=pl.when(least < most).then(pl.when(high).then(pl.lit("high")).otherwise(pl.lit("low"))))
     return scores.join(halves, on=RESPONSE_KEY, how="left", maintain_order="left")
@@ -128,9 +131,9 @@ def _with_halves(scores: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
 def with_item_entropy(
     scores: pl.DataFrame,  # transcript, response_index, study, as in store.SCHEMA
     transcripts: Iterable[Transcript],
-    least: int = 5,  # answers of others
+    least: int = 5,  # smallest number of answers of others
 ) -> pl.DataFrame:  # the same rows with entropy (nats) and half: low, high, or null
-    "Adds how far other people disagree on the question of each response."
+    "Adds the entropy of other people's answers to the item of each response, and its half within the study."
     return _with_halves(scores, item_entropy(transcripts, least))
 
 # %% ../../nbs/stats/12_moderators.ipynb #with-entropy-of
@@ -139,23 +142,25 @@ def with_entropy_of(
     model: str,  # a model or baseline among them, e.g. baseline:ctw
     format: str = "plain",
 ) -> pl.DataFrame:  # the same rows with entropy (nats) and half: low, high, or null
-    "Adds how uncertain one predictor was at each response; raises `ValueError` without its scores."
-    own = scores.filter(pl.col("model") == model, pl.col("format") == format)
-    if own.is_empty():
+    "Adds the entropy of one predictor at each response, and its half; raises `ValueError` without its scores."
+    of_model = scores.filter(pl.col("model") == model, pl.col("format") == format)
+    if of_model.is_empty():
         raise ValueError(f"There are no scores of {model} in the format {format}; score it first.")
-    return _with_halves(scores, own.select(*RESPONSE_KEY, entropy="first_entropy"))
+    return _with_halves(scores, of_model.select(*RESPONSE_KEY, entropy="first_entropy"))
 
 # %% ../../nbs/stats/12_moderators.ipynb #means-by
 def means_by(
     scores: pl.DataFrame,  # columns of store.SCHEMA and the column
-    column: str,  # what parts the responses; rows without it are left out
-    each: tuple[str, ...] = ("model", "format"),  # for each of which there are means; may hold study
+    column: str,  # defines the parts; rows without it are left out
+    each: tuple[str, ...] = ("model", "format"),  # groups within which the parts are averaged; may include study
     level: float = 0.95,
 ) -> pl.DataFrame:
-    """Mean NLL of each part of the responses, with an interval over people.
+    """Averages the NLL of each part of the responses, with an interval over people (nats per response).
 
-    Returns each, column, studies, participants, responses, mean_nll, low, high (nats a response; None where most
-    studies have one person).
+    mean_nll = mean over studies of the mean over responses; low, high as in `strata_interval`, None if most studies
+    have one person. Raises `ValueError` for several rules.
+
+    Columns: each, column, studies, participants, responses, mean_nll, low, high.
     """
     if "rule" in scores.columns:
         check_one(scores, "rule")
@@ -164,9 +169,9 @@ def means_by(
     people = known.group_by(*dict.fromkeys([*keys, "study", "person"])).agg(n=pl.len(), mean=pl.col("nll").mean())
     people = people.sort(*keys, "study", "person")
     for names, part in people.group_by(keys, maintain_order=True):
-        found = strata_interval(people_of(part), level)
-        rows.append((*names, part["study"].n_unique(), len(part), part["n"].sum(), found["estimate"], found["low"],
-                     found["high"]))
+        bounds = strata_interval(people_of(part), level)
+        rows.append((*names, part["study"].n_unique(), len(part), part["n"].sum(), bounds["estimate"], bounds["low"],
+                     bounds["high"]))
     schema = ({name: scores.schema[name] for name in keys}
               | dict.fromkeys(("studies", "participants", "responses"), pl.Int64)
               | dict.fromkeys(("mean_nll", "low", "high"), pl.Float64))
@@ -176,11 +181,15 @@ def means_by(
 def effects_by(
     scores: pl.DataFrame,  # columns of store.SCHEMA and the column; one format and rule
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model), or any two
-    column: str,  # what parts the responses; rows without it are left out
+    column: str,  # defines the parts; rows without it are left out
     draws: int = 10_000,  # of the bootstrap over studies
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
-) -> pl.DataFrame:  # column, and PAIRED_MEANS; one row a part and pair
-    "The difference of two models in each part of the responses."
+) -> pl.DataFrame:  # column, and PAIRED_MEANS; one row per part and pair
+    """Computes the paired difference between two models in each part of the responses.
+
+    difference = mean over studies of mean(nll(post) - nll(base)), in nats, with the intervals of `paired_means`.
+    Raises `ValueError` for several formats or rules.
+    """
     parts = scores.drop_nulls(column).sort(column).partition_by(column, as_dict=True, maintain_order=True)
     tables = [paired_means(rows, pairs, draws, conditions=conditions).select(pl.lit(part).alias(column), pl.all())
               for (part,), rows in parts.items()]
@@ -195,20 +204,25 @@ CONTRAST = {"model": pl.String, "format": pl.String, "one": pl.String, "other": 
 # %% ../../nbs/stats/12_moderators.ipynb #contrast-2
 def contrast(
     scores: pl.DataFrame,  # columns of store.SCHEMA and the column
-    column: str,  # what parts the responses
-    one: object,  # a value of it
-    other: object,  # another one
+    column: str,  # defines the parts
+    one: object,  # its value in the first part
+    other: object,  # its value in the second part
     draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-) -> pl.DataFrame:  # columns of CONTRAST, one row a model and format; left_out: people without one of the two
-    "Mean NLL in one part less that in the other, within people; positive: the first part is predicted worse."
+) -> pl.DataFrame:  # columns of CONTRAST, one row per model and format
+    """Compares the mean NLL of two parts within people; positive: the model predicts the first part worse.
+
+    difference = mean over studies of the mean of mean(nll in one) - mean(nll in other) per person, weighted by
+    responses, in nats; intervals as in `participant_mean`. `left_out` counts people who lack one of the parts. Raises
+    `ValueError` for several rules.
+    """
     if "rule" in scores.columns:
         check_one(scores, "rule")
     rows, means = ([], {name: pl.col("nll").filter(pl.col(column) == value)
                         for name, value in (("first", one), ("second", other))})
-    for (model, format), own in scores.drop_nulls("nll").group_by("model", "format", maintain_order=True):
-        people = own.group_by("study", "person", maintain_order=True).agg(
+    for (model, format), of_model in scores.drop_nulls("nll").group_by("model", "format", maintain_order=True):
+        people = of_model.group_by("study", "person", maintain_order=True).agg(
             **{name: part.mean() for name, part in means.items()}, responses=sum(part.len() for part in means.values()))
         both = people.filter(pl.col("first").is_not_null() & pl.col("second").is_not_null()).with_columns(
             difference=pl.col("first") - pl.col("second"))

@@ -24,9 +24,12 @@ from .means import RESPONSE, check_one, shared_responses
 def paired_responses(
     scores: pl.DataFrame,  # columns of store.SCHEMA, one format and rule
     first: str,  # a model, or a baseline
-    second: str,  # another one
+    second: str,  # another model or baseline
 ) -> pl.DataFrame:  # study, person, transcript, response_index, nll, nll_second (nats)
-    "The responses that two models scored, with both NLLs."
+    """Returns the responses that two models scored, with both NLLs in nats.
+
+    Raises `ValueError` if the table holds several formats or rules.
+    """
     check_one(scores, "format", "rule")
     kept, _ = shared_responses(scores, [first, second])
     sides = [kept.filter(model=model).select(*RESPONSE, "person", "nll") for model in (first, second)]
@@ -39,9 +42,12 @@ def paired_differences(
     post: str,  # post-trained model
     base: str,  # base model
 ) -> pl.DataFrame:
-    """NLL of each response under the post-trained model less that under the base model.
+    """Computes the NLL of each response under the post-trained model minus that under the base model.
 
-    Returns study, person, transcript, response_index, difference (nats; positive: post-training made it worse).
+    difference = nll(post) - nll(base) in nats; positive is less human-like. Raises `ValueError` if the table holds
+    several formats or rules.
+
+    Columns: study, person, transcript, response_index, difference.
     """
     return paired_responses(scores, post, base).select(pl.exclude("nll", "nll_second"),
                                                        difference=pl.col("nll") - pl.col("nll_second"))
@@ -50,21 +56,25 @@ def paired_differences(
 def by_person(
     differences: pl.DataFrame,  # from paired_differences
 ) -> pl.DataFrame:  # study, person, responses, difference (mean, nats)
-    "Mean difference of each person in each study."
+    "Averages the differences of each person in each study (nats)."
     people = differences.group_by("study", "person", maintain_order=True)
     return people.agg(responses=pl.len(), difference=pl.col("difference").mean())
 
 # %% ../../nbs/stats/03_paired.ipynb #few
-# clusters from which, and effective clusters up to which, an interval comes from the wild cluster bootstrap
+# the wild cluster bootstrap needs at least FEWEST clusters, and is used up to FEW effective clusters
 FEWEST, FEW = 5, 20
 
 # %% ../../nbs/stats/03_paired.ipynb #interval-of
 def participant_interval(
     mean: np.ndarray,  # of each person
-    n: np.ndarray,  # responses behind it, or another weight
+    n: np.ndarray,  # responses of each person, or another weight
     level: float = 0.95,
-) -> dict:  # se, low, high; interval: how it was made
-    "An interval for the weighted mean of people; None where there is one person or none."
+) -> dict:  # se, low, high; interval: its method
+    """Computes an interval for the weighted mean of people, in the unit of the means.
+
+    With at least `FEWEST` people and at most `FEW` effective ones, it is the `wild_interval` (Cameron, Gelbach and
+    Miller 2008), else the `cluster_interval` (Bell and McCaffrey 2002). All values are None for fewer than two people.
+    """
     robust = cluster_interval(mean, n, level)
     if len(mean) < FEWEST or effective_clusters(n) > FEW:
         return {"se": robust["se"], "low": robust["low"], "high": robust["high"],
@@ -82,8 +92,14 @@ def paired_effects(
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model)
     level: float = 0.95,  # of the intervals
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
-) -> pl.DataFrame:  # columns of PAIRED, one row a pair and study
-    "The effect of post-training on each study as a paired difference, with an interval clustered by person."
+) -> pl.DataFrame:  # columns of PAIRED, one row per pair and study
+    """Computes the effect of post-training in each study as a paired difference, with an interval clustered by person.
+
+    difference = mean(nll(post) - nll(base)) over the shared responses, in nats; positive is less human-like. se, low
+    and high are those of `participant_interval`; d_z = mean / standard deviation of the differences, None if they do
+    not vary. The other columns are those of `misalignment`. Raises `ValueError` if the table holds several formats or
+    rules.
+    """
     pairs, rows = list(pairs), []
     for post, base in pairs:
         differences = paired_differences(scores, post, base)
@@ -113,8 +129,12 @@ def paired_means(
     seed: int = 0,
     level: float = 0.95,
     conditions: pl.DataFrame | None = None,  # from store.read_conditions
-) -> pl.DataFrame:  # columns of PAIRED_MEANS, one row a pair
-    "Mean paired difference of each pair over studies, with both intervals."
+) -> pl.DataFrame:  # columns of PAIRED_MEANS, one row per pair
+    """Averages the paired difference of each pair over studies, with two intervals (nats).
+
+    difference = Σ study effects / number of studies; the intervals are those of `participant_mean`. Raises
+    `ValueError` if the table holds several formats or rules.
+    """
     rows = []
     for post, base in pairs:
         wanted, people = (scores.filter(pl.col("model").is_in([post, base])),
@@ -129,32 +149,38 @@ def paired_means(
 
 # %% ../../nbs/stats/03_paired.ipynb #mean-over
 def participant_mean(
-    people: pl.DataFrame,  # one row a person: study, difference, responses
+    people: pl.DataFrame,  # one row per person: study, difference, responses
     draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-) -> dict:  # participants, difference and its intervals, as in PAIRED_MEANS; those that are known
-    "The mean over studies and its intervals, from one row a person."
+) -> dict:  # participants, difference and its intervals, as in PAIRED_MEANS
+    """Computes the mean over equally weighted studies and its intervals, from one row per person.
+
+    low_people, high_people: the same studies, other people (`strata_interval`; `participant_interval` for one study).
+    low, high: other studies and people, from three studies on; by `participant_interval` over study means below `FEW`
+    studies, else by `hierarchical_bootstrap` (Davison and Hinkley 1997, ch. 3.8). All are in the unit of the
+    differences; an interval that cannot be estimated is None or absent.
+    """
     studies = people_of(people.rename({"difference": "mean", "responses": "n"}))
     if not studies:
         return {"participants": 0}
     means = np.array([np.average(mean, weights=n) for mean, n in studies])
     these = participant_interval(*studies[0], level) if len(studies) == 1 else strata_interval(studies, level)
-    found = {"participants": len(people), "difference": means.mean(), "low_people": these["low"],
+    result = {"participants": len(people), "difference": means.mean(), "low_people": these["low"],
              "high_people": these["high"]}
     if len(studies) < 3:
-        return found
+        return result
     if len(studies) < FEW:
         over = participant_interval(means, np.ones(len(means)), level)
-        return found | {name: over[name] for name in ("low", "high", "interval")}
+        return result | {name: over[name] for name in ("low", "high", "interval")}
     low, high = percentile_interval(hierarchical_bootstrap(studies, draws, seed), level)
-    return found | {"low": low, "high": high, "interval": "hierarchical bootstrap"}
+    return result | {"low": low, "high": high, "interval": "hierarchical bootstrap"}
 
 # %% ../../nbs/stats/03_paired.ipynb #known-interval
 def known_interval(
     row: dict,  # a row of paired_means
-) -> dict:  # the same, with the narrower interval in low and high where there is no other
-    "A mean with an interval over studies, or else over people, or none."
+) -> dict:  # the row; low and high hold the narrower interval if there is no other
+    "Returns a mean with its interval over studies, or else over people, or none; `interval` names it."
     if row["low"] is not None or row["low_people"] is None:
         return row
     return row | {"low": row["low_people"], "high": row["high_people"], "interval": "these studies, other people"}

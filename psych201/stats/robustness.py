@@ -43,11 +43,11 @@ def _chat(store: Path, post: str, base: str) -> pl.DataFrame:
 
 # %% ../../nbs/stats/10_robustness.ipynb #options-of
 def _choices(store: Path, post: str, base: str) -> pl.DataFrame:
-    found = scan_choices(store, [post, base], ["plain"], ["span"]).collect()
-    if found["model"].n_unique() < 2:
+    choices = scan_choices(store, [post, base], ["plain"], ["span"]).collect()
+    if choices["model"].n_unique() < 2:
         raise StoreError("no options are known of both models: the answers are free, or were scored "
                          "with --option-logprobs none")
-    return found
+    return choices
 
 # %% ../../nbs/stats/10_robustness.ipynb #options-scores
 def _options(store: Path, post: str, base: str) -> pl.DataFrame:
@@ -78,40 +78,44 @@ ARMS: dict[str, tuple[str, Callable, str]] = {
     "temperature_study": ("options, refitted in each study", _by_study, _OPTIONS),
     "chat": ("post-trained in its chat format", _chat, "scores of the post-trained model in the format chat"),
     "first": ("first response of a session", _first, _BOTH),
-}  # name -> label in the figure, function, what it takes
+}  # name -> label in the figure, function, scores it needs
 
 # %% ../../nbs/stats/10_robustness.ipynb #one-arm
 def _one_arm(store: Path, arm: str, post: str, base: str, draws: int, seed: int) -> dict:
-    "The effect of one pair in one arm, or the reason why there is none."
+    "Returns the effect of one pair in one arm, or a note on why there is none."
     try:
         scores = ARMS[arm][1](store, post, base)
     except StoreError:
         return {"note": f"needs {ARMS[arm][2]}"}
     made = read_conditions(store, [post, base], ["plain", "chat"] if arm == "chat" else ["plain"],
                            ["paper" if arm == "published" else "span"])
-    found = paired_means(scores, [(post, base)], draws, seed, conditions=made).row(0, named=True)
+    row = paired_means(scores, [(post, base)], draws, seed, conditions=made).row(0, named=True)
     if ARMS[arm][2] == _OPTIONS:
-        found["dropped"] = _exact(store, post, base).select(RESPONSE).n_unique() - found["responses"]
-    if found["difference"] is None:
-        return found | {"note": "no response that both models scored"
+        row["dropped"] = _exact(store, post, base).select(RESPONSE).n_unique() - row["responses"]
+    if row["difference"] is None:
+        return row | {"note": "no response that both models scored"
                         + (", or a single person" if arm.startswith("temperature") else "")}
-    return known_interval(found)
+    return known_interval(row)
 
 # %% ../../nbs/stats/10_robustness.ipynb #effects-by-arm
-# columns of robustness_checks
 # columns of robustness_checks
 ROBUSTNESS = {"post": pl.String, "base": pl.String, "arm": pl.String, "label": pl.String, "note": pl.String,
               **{name: kind for name, kind in PAIRED_MEANS.items() if name not in ("post", "base")}}
 
 # %% ../../nbs/stats/10_robustness.ipynb #effects-by-arm-2
 def robustness_checks(
-    store: str | Path,
+    store: str | Path,  # folder of scores
     pairs: Iterable[tuple[str, str]],  # (post-trained model, base model)
-    arms: Iterable[str] = tuple(ARMS),
+    arms: Iterable[str] = tuple(ARMS),  # names in ARMS
     draws: int = 10_000,
     seed: int = 0,
-) -> pl.DataFrame:  # columns of ROBUSTNESS, one row a pair and arm; note: why there is no effect
-    "The effect of post-training under each way to measure it."
+) -> pl.DataFrame:  # columns of ROBUSTNESS, one row per pair and arm
+    """Computes the effect of post-training on each pair under alternative measures, with intervals.
+
+    difference = mean over studies of mean(nll(post) - nll(base)) in nats per response, with the intervals of
+    `paired_means`, or of the same studies with other people below three studies. `note` says why an arm has no effect.
+    Raises `KeyError` for an unknown arm.
+    """
     rows = [{"post": post, "base": base, "arm": arm, "label": ARMS[arm][0], "note": "",
              **_one_arm(Path(store), arm, post, base, draws, seed)}
             for post, base in pairs for arm in arms]

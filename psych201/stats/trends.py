@@ -16,25 +16,26 @@ import scipy.stats
 
 # %% ../../nbs/stats/06_trends.ipynb #group-slope
 def _slope(means: np.ndarray) -> np.ndarray:
-    "Slope of the line through equally spaced values; `means` (..., groups)."
+    "Returns the slope of the line through equally spaced values; `means` has shape (..., groups)."
     steps = np.arange(means.shape[-1]) - (means.shape[-1] - 1) / 2
     return means @ steps / (steps @ steps)
 
 # %% ../../nbs/stats/06_trends.ipynb #group-means
 def _means_in_order(group: Sequence[str], value: Sequence[float], order: Sequence[str]) -> np.ndarray:
-    """Mean value of each group, in order, of the rows that have one.
+    """Averages the values of each group, in the given order, over the rows that have one.
 
-    Raises `ValueError` for groups without a place or without values.
+    Raises `ValueError` for groups missing from the order or without values.
     """
-    group, value = np.asarray(group), np.asarray([np.nan if one is None else one for one in value], dtype=float)
+    group = np.asarray(group)
+    value = np.asarray([np.nan if number is None else number for number in value], dtype=float)
     group, value = group[np.isfinite(value)], value[np.isfinite(value)]
     if missing := sorted(set(group) ^ set(order)):
         raise ValueError(f"Groups and order do not agree: {', '.join(missing)}.")
-    return np.array([value[group == one].mean() for one in order])
+    return np.array([value[group == name].mean() for name in order])
 
 # %% ../../nbs/stats/06_trends.ipynb #exact-p
 def _exact_p(means: np.ndarray, most: int = 8) -> float | None:
-    "Share of all orders whose slope is as steep as that of the one given; None for more than `most` groups."
+    "Returns the share of all orders with at least the slope of the given one; None above `most` groups."
     if len(means) > most:
         return None
     slopes = np.abs(_slope(np.array(list(permutations(means)))))
@@ -42,33 +43,37 @@ def _exact_p(means: np.ndarray, most: int = 8) -> float | None:
 
 # %% ../../nbs/stats/06_trends.ipynb #trend-over-groups
 def trend_over_groups(
-    group: Sequence[str],  # of each row, for example the generation of a pair
+    group: Sequence[str],  # group of each row, such as the generation of a pair
     value: Sequence[float],  # of each row
     order: Sequence[str],  # all groups, the oldest first
     level: float = 0.95,  # of the interval
 ) -> dict:
-    """Trend of a value over ordered groups, each of which counts once.
+    """Fits the trend of a value over ordered groups of equal weight, with an exact permutation test.
 
-    Returns groups, rows, left_out (without a value), slope (a step), low, high, p, p_least; None where there are too
-    few (or, p, more than eight) groups.
+    slope = Σ (i - ī) mean(i) / Σ (i - ī)² over the group means, per step, in the unit of the value; low, high = slope
+    ∓ t(groups - 2) · se of least squares; p = share of all orders of the groups with a slope at least as steep;
+    p_least = 2 / groups!. Raises `ValueError` if groups and order do not agree.
+
+    Returns groups, rows, left_out (rows without a value), slope, low, high, p, p_least; None for fewer than three
+    groups (slope only for fewer than two); p and p_least also for more than eight.
     """
     means = _means_in_order(group, value, order)
     n, slope = len(means), float(_slope(means)) if len(means) > 1 else None
-    made = sum(one is not None and np.isfinite(one) for one in value)
-    found = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None,
+    made = sum(number is not None and np.isfinite(number) for number in value)
+    result = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None,
              "p": None, "p_least": None}
     if n < 3:
-        return found
-    error = np.nan_to_num(scipy.stats.linregress(np.arange(n), means).stderr)  # nan: all means are alike
+        return result
+    error = np.nan_to_num(scipy.stats.linregress(np.arange(n), means).stderr)  # NaN: all means are equal
     half = float(scipy.stats.t.ppf((1 + level) / 2, n - 2) * error)
-    return found | {"low": slope - half, "high": slope + half, "p": _exact_p(means),
+    return result | {"low": slope - half, "high": slope + half, "p": _exact_p(means),
                     "p_least": 2 / factorial(n) if n <= 8 else None}
 
 # %% ../../nbs/stats/06_trends.ipynb #within
 def _within(of: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, float, int]:
-    "Slope of y over x with an intercept for each group, its variance, and the degrees of freedom of that."
+    "Returns the slope of y over x with an intercept per group, its variance and its degrees of freedom."
     n = np.bincount(of)
-    x, y = (one - (np.bincount(of, one) / n)[of] for one in (x, y))
+    x, y = (values - (np.bincount(of, values) / n)[of] for values in (x, y))
     spare = len(x) - len(n) - 1
     if np.allclose(x, 0) or spare < 1:
         raise ValueError("Generation and size cannot be told apart in these pairs, or there are too few: a generation "
@@ -78,50 +83,60 @@ def _within(of: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, float,
 
 # %% ../../nbs/stats/06_trends.ipynb #reach
 def _around(slope: float, variance: float, degrees: float, level: float) -> dict:
+    "Returns a slope with its t interval."
     half = float(scipy.stats.t.ppf((1 + level) / 2, degrees)) * variance**0.5
     return {"slope": slope, "low": slope - half, "high": slope + half}
 
 # %% ../../nbs/stats/06_trends.ipynb #with-size
 def trend_with_size(
     rank: Sequence[float],  # of the generation of each pair: 0, 1, 2
-    size_b: Sequence[float],  # parameters of each pair
+    size_b: Sequence[float],  # parameters of each pair (any unit)
     value: Sequence[float],
     level: float = 0.95,  # of the intervals
 ) -> dict:
-    """Trend of a value over generations and with the decimal logarithm of size.
+    """Fits the trend of a value over generations at equal size, and its slope over the decimal logarithm of size.
 
-    Returns rows, groups, and for a step at equal size and for ten times the size: slope, low, high; no interval of a
-    step below three groups.
+    tenfold: within-generation slope, Σ (x - x̄(g)) (y - ȳ(g)) / Σ (x - x̄(g))² with x = log10(size). step:
+    least-squares slope over the ranks of ȳ(g) - tenfold · x̄(g); its variance is that of the line plus that due to
+    tenfold, with degrees of freedom by Welch and Satterthwaite. Both are in the unit of the value. Raises `ValueError`
+    if size does not vary within generations, or if the pairs are too few.
+
+    Returns rows, groups, tenfold and step, the last two with slope, low, high; step has no interval below three groups
+    and no slope below two.
     """
     ranks, of = np.unique(rank, return_inverse=True)
     x, y = np.log10(np.asarray(size_b, dtype=float)), np.asarray(value, dtype=float)
     tenfold, variance, spare = _within(of, x, y)
-    sizes, means = (np.bincount(of, one) / np.bincount(of) for one in (x, y))
-    found = {"rows": len(y), "groups": len(ranks), "tenfold": _around(tenfold, variance, spare, level),
+    sizes, means = (np.bincount(of, values) / np.bincount(of) for values in (x, y))
+    result = {"rows": len(y), "groups": len(ranks), "tenfold": _around(tenfold, variance, spare, level),
              "step": dict.fromkeys(("slope", "low", "high"))}
     if len(ranks) < 2:
-        return found
+        return result
     at_equal_size = means - tenfold * sizes
     line = scipy.stats.linregress(ranks, at_equal_size)
     if len(ranks) < 3:
-        return found | {"step": found["step"] | {"slope": float(line.slope)}}
+        return result | {"step": result["step"] | {"slope": float(line.slope)}}
     parts = np.array([np.nan_to_num(line.stderr) ** 2, scipy.stats.linregress(ranks, sizes).slope ** 2 * variance])
     degrees = parts.sum() ** 2 / (parts**2 @ [1 / (len(ranks) - 2), 1 / spare]) if parts.any() else spare
-    return found | {"step": _around(float(line.slope), float(parts.sum()), float(degrees), level)}
+    return result | {"step": _around(float(line.slope), float(parts.sum()), float(degrees), level)}
 
 # %% ../../nbs/stats/06_trends.ipynb #slope
 def slope_per_decade(
     size_b: Sequence[float],  # parameters (any unit)
     value: Sequence[float],  # for example mean NLL
     level: float = 0.95,  # of the interval
-) -> dict:  # n, slope, low, high, value_at_1 (the line at size 1); None where there are too few sizes
-    "Slope of a value over the decimal logarithm of size, by least squares."
+) -> dict:  # n, slope, low, high, value_at_1 (the line at size 1)
+    """Fits the slope of a value over the decimal logarithm of size, by least squares.
+
+    value = value_at_1 + slope · log10(size); low, high = slope ∓ t(n - 2) · se. The slope is in the unit of the value
+    (nats for NLL) per tenfold size; None for fewer than two sizes, no interval for fewer than three rows.
+    """
     x, y = np.log10(np.asarray(size_b, dtype=float)), np.asarray(value, dtype=float)
     x, y = x[np.isfinite(x) & np.isfinite(y)], y[np.isfinite(x) & np.isfinite(y)]
     if len(np.unique(x)) < 2:
         return {"n": len(x), "slope": None, "low": None, "high": None, "value_at_1": None}
     fit = scipy.stats.linregress(x, y)
-    # nan: a flat line
+    # NaN: a flat line
     half = scipy.stats.t.ppf((1 + level) / 2, len(x) - 2) * np.nan_to_num(fit.stderr) if len(x) > 2 else None
     low, high = (None, None) if half is None else (fit.slope - half, fit.slope + half)
     return {"n": len(x), "slope": fit.slope, "low": low, "high": high, "value_at_1": fit.intercept}
