@@ -5,13 +5,16 @@
 import ctypes
 import gc
 import json
+import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +205,42 @@ def participants(model: str, tokens: int, people: int) -> dict:
     LanguageModelScorer(one).score(sessions[:1])
     took, _ = seconds(lambda: LanguageModelScorer(one).score(sessions))
     return {"people": people, "seconds": took}
+
+
+COMMANDS = {  # name -> words of a shell, run in the folder of the demo
+    "psych201 --help": ["-m", "psych201", "--help"], "import psych201.figures.style": ["-c", "import psych201.figures.style"],
+    "psych201 demo": ["-m", "psych201", "demo", "--output", "demo"],
+    "psych201 paper --figures nll_by_size": ["-m", "psych201", "paper", "--output", "demo", "--figures", "nll_by_size"],
+    "psych201 paper (all figures)": ["-m", "psych201", "paper", "--output", "demo"],
+    "psych201 paper --published": ["-m", "psych201", "paper", "--published", "--output", "published"]}
+
+
+def notebook_seconds(folder: Path) -> dict[str, tuple[float, float]]:
+    "Begin and end of each executed notebook, in seconds of the epoch."
+    import nbformat
+
+    runs = {path.stem: nbformat.read(path, 4).metadata.papermill for path in folder.glob("*.ipynb")}
+    return {name: tuple(datetime.fromisoformat(run[end].replace("Z", "+00:00")).timestamp() for end in ("start_time", "end_time")) for name, run in runs.items()}
+
+
+def commands() -> dict:
+    "Seconds of each command, from its start to its end, with weights in the cache; and the parts of the demo."
+    for name in models.PACKAGED:
+        models.load_model(name, "float32", "cpu")  # fetched and unpacked before
+    with tempfile.TemporaryDirectory() as folder:
+        environment, took = os.environ | {"PSYCH201_DATA": ""}, {}
+        for name, words in COMMANDS.items():
+            begin = time.time()
+            subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=folder, env=environment)
+            took[name] = time.time() - begin
+            if name == "psych201 demo":
+                runs, began, end = notebook_seconds(Path(folder, "demo", "notebooks")), begin, begin + took[name]
+                scored = [run for notebook, run in runs.items() if notebook.startswith("score_model-")]
+                drawn = [run for notebook, run in runs.items() if not notebook.startswith("score_model-")]
+    first, last = min(run[0] for run in drawn), max(run[1] for run in drawn)
+    return {"seconds": took, "scored": len(scored), "drawn": len(drawn),
+            "demo": {"until the first notebook": min(run[0] for run in scored) - began, "scoring": sum(b - a for a, b in scored),
+                     "drawing": last - first, "page and end": end - last}}
 
 
 def sessions(number: int, responses: int, studies: int = 149):

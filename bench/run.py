@@ -71,8 +71,12 @@ MEASURES = {  # name -> what is measured, given whether in full
     "requests": lambda full: [measure("requests", model=SMOLLM, responses=100, sampled=100 if full else 9, batch=batch, tool=tool)
                               for tool in ("minicons", "lm_eval") for batch in (1, 9)],
     "participants": lambda full: [measure("participants", model=SMOLLM, tokens=1000, people=people) for people in (1, 2, 4, 8)],
+    "commands": lambda full: [measure("commands") | {"processor": processor()}],  # says where it ran
     "data_set": lambda full: [measure("data_set", number=200_000, responses=125) | {"processor": processor()}],  # needs no model, and says where it ran
 }
+
+
+SECONDS = {"psych201 demo": 180, "psych201 paper --published": 25, "psych201 paper --figures nll_by_size": 6}  # goals of commands
 
 
 def processor() -> str:
@@ -129,6 +133,10 @@ def goal_rows(results: dict) -> list[list]:
         rows.append(["200,000 sessions, 25 million responses: simulated, written, split, summarised", "15 min", told("seconds", minutes, "min"), minutes < 15])
         rows.append(["the same: memory of the process", "4 GB", told("peak_bytes", peak, "GB"), peak < 4])
         rows.append(["the same: summary of 149 studies read back", "10 s", told("summary", summary, "s"), summary < 10])
+    for one in results["commands"]:
+        for command, goal in SECONDS.items():
+            took = one.get("seconds", {}).get(command)
+            rows.append([f"`{command}`, weights in the cache", f"{goal} s", f"{took:.1f} s" if took else one["failed"], took is not None and took < goal])
     return [[*row, "yes" if reached else "no"] for *row, reached in rows]
 
 
@@ -171,8 +179,19 @@ def report(results: dict, notes: str, gpu: dict | None = None, gpu_notes: str = 
         "## One request a response\n", f"100 responses of one session, float32, {SMOLLM}; seconds from {results['requests'][0].get('sampled')} evenly spread ones.\n",
         table(["tool", "batch", "their seconds", "our seconds", "largest difference, nats"], asked),
         "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people),
+        "## Time to the first result\n", *map(commands_part, results["commands"]),
         "## A data set as large as Psych-201\n", *map(data_line, results["data_set"]),
         *(gpu_section(gpu, gpu_notes) if gpu else [])])
+
+
+def commands_part(one: dict) -> str:
+    "Seconds of the commands, and the parts of the demo."
+    if "failed" in one:
+        return f"The commands failed: {one['failed']}.\n"
+    parts = ", ".join(f"{name} {took:.1f}" for name, took in one["demo"].items())
+    return (f"On {one['processor']}, each command from its start to its end, with weights in the cache:\n\n"
+            + table(["command", "seconds"], [[f"`{name}`", f"{took:.1f}"] for name, took in one["seconds"].items()])
+            + f"\nParts of the demo, which runs {one['scored']} notebooks that score, one after the other, and {one['drawn']} that draw, several at a time: {parts} s.\n")
 
 
 def data_line(one: dict) -> str:
@@ -192,7 +211,7 @@ if __name__ == "__main__":
     words = parser.parse_args()
     path = HERE / "results.json"
     results = {"when": {}} if words.only is None else json.loads(path.read_text())
-    if words.only and set(words.only) != {"data_set"} and results["machine"] != machine():
+    if words.only and not set(words.only) <= {"data_set", "commands"} and results["machine"] != machine():
         raise SystemExit("The results in bench/results.json come from another machine or other versions; measure all (make bench).")
     if words.only is None:
         results["machine"] = machine()

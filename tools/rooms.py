@@ -78,10 +78,11 @@ def public(path: Path) -> list[str]:
 
 
 def face_faults() -> list[str]:
-    "Names that a face offers and its module does not have, and names that a module of the room would shadow."
+    "Modules that a face lacks, names that it offers and its module does not have, and names that a module would shadow."
     wrong = []
     for room in ORDER:
         modules = {path.stem for path in Path("psych201", room).glob("[!_]*.py")}
+        wrong += [f"psych201/{room}/__init__.pyi: does not offer the module {name}" for name in sorted(modules - set(face(room)))]
         for name, module in face(room).items():
             if module != name and name not in public(Path("psych201", room, f"{module}.py")):
                 wrong.append(f"psych201/{room}/__init__.pyi: {module} exports no {name}")

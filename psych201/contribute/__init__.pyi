@@ -1,3 +1,7 @@
+from . import record_checks as record_checks
+from . import study_checks as study_checks
+from . import report as report
+from . import template as template
 from .record_checks import KINDS as KINDS
 from .record_checks import LEVELS as LEVELS
 from .record_checks import Told as Told

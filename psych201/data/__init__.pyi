@@ -1,3 +1,14 @@
+from . import other_formats as other_formats
+from . import files as files
+from . import registry as registry
+from . import discovery as discovery
+from . import reader as reader
+from . import archive as archive
+from . import sources as sources
+from . import datasets as datasets
+from . import splits as splits
+from . import conversion as conversion
+from . import description as description
 from .other_formats import chat_text as chat_text
 from .other_formats import as_contributed as as_contributed
 from .other_formats import Trials as Trials

@@ -1,3 +1,13 @@
+from . import pieces as pieces
+from . import tokens as tokens
+from . import trials as trials
+from . import paper_rule as paper_rule
+from . import options as options
+from . import ablations as ablations
+from . import personas as personas
+from . import chats as chats
+from . import perturbations as perturbations
+from . import formats as formats
 from .pieces import KINDS as KINDS
 from .pieces import Piece as Piece
 from .pieces import marked_pieces as marked_pieces

@@ -1,3 +1,12 @@
+from . import logprobs as logprobs
+from . import fused_head as fused_head
+from . import head as head
+from . import attention_kernels as attention_kernels
+from . import attention as attention
+from . import forward as forward
+from . import continuations as continuations
+from . import nll as nll
+from . import batching as batching
 from .logprobs import TokenStatistics as TokenStatistics
 from .logprobs import join_statistics as join_statistics
 from .logprobs import token_statistics as token_statistics

@@ -1,3 +1,13 @@
+from . import cards as cards
+from . import names as names
+from . import hub as hub
+from . import weights as weights
+from . import dtypes as dtypes
+from . import loading as loading
+from . import adapters as adapters
+from . import compile as compile
+from . import language_model as language_model
+from . import embeddings as embeddings
 from .cards import PACKAGED as PACKAGED
 from .cards import SHIPPED as SHIPPED
 from .cards import SHIPPED_PAIRS as SHIPPED_PAIRS

@@ -1,3 +1,5 @@
+from . import tiny_model as tiny_model
+from . import organism as organism
 from .tiny_model import make_tokenizer as make_tokenizer
 from .tiny_model import Session as Session
 from .tiny_model import encode_sessions as encode_sessions

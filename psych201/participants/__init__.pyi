@@ -1,3 +1,7 @@
+from . import fields as fields
+from . import parsing as parsing
+from . import table as table
+from . import response_times as response_times
 from .fields import PERSON_FIELDS as PERSON_FIELDS
 from .fields import QUESTIONNAIRES as QUESTIONNAIRES
 from .fields import PUBLISHED_QUESTIONNAIRES as PUBLISHED_QUESTIONNAIRES

@@ -1,3 +1,14 @@
+from . import scorer as scorer
+from . import identity as identity
+from . import language_model as language_model
+from . import counting_baselines as counting_baselines
+from . import outcomes as outcomes
+from . import sequence_baselines as sequence_baselines
+from . import free_answer_baselines as free_answer_baselines
+from . import baselines as baselines
+from . import plan as plan
+from . import rescoring as rescoring
+from . import run as run
 from .scorer import MAKES_NUMBERS as MAKES_NUMBERS
 from .scorer import Scorer as Scorer
 from .scorer import stream as stream

@@ -1,3 +1,16 @@
+from . import means as means
+from . import effect_sizes as effect_sizes
+from . import intervals as intervals
+from . import paired as paired
+from . import meta_analysis as meta_analysis
+from . import mixed_models as mixed_models
+from . import trends as trends
+from . import format_sensitivity as format_sensitivity
+from . import accuracy_and_chance as accuracy_and_chance
+from . import calibration as calibration
+from . import robustness as robustness
+from . import ceiling as ceiling
+from . import moderators as moderators
 from .means import RESPONSE as RESPONSE
 from .means import check_one as check_one
 from .means import mean_nll as mean_nll

@@ -1,3 +1,10 @@
+from . import atomic as atomic
+from . import schema as schema
+from . import shards as shards
+from . import write as write
+from . import read as read
+from . import prune as prune
+from . import option_table as option_table
 from .atomic import file_name as file_name
 from .atomic import fingerprint as fingerprint
 from .atomic import write_atomically as write_atomically

@@ -1,3 +1,11 @@
+from . import page as page
+from . import analysis as analysis
+from . import kernels as kernels
+from . import runner as runner
+from . import paper as paper
+from . import arguments as arguments
+from . import data_commands as data_commands
+from . import cli as cli
 from .page import TABLE_NOTES as TABLE_NOTES
 from .page import Gap as Gap
 from .page import note_gap as note_gap

@@ -15,7 +15,6 @@ from tempfile import NamedTemporaryFile
 
 # %% ../../nbs/workbench/04_paper.ipynb #imports-1
 import polars as pl
-from papermill import inspect_notebook
 from psutil import virtual_memory
 
 # %% ../../nbs/workbench/04_paper.ipynb #imports-2
@@ -26,7 +25,7 @@ from ..models.names import did_you_mean_model
 from ..store.prune import version_notes
 from ..store.read import find_shards, read_conditions
 from .analysis import save_tables, scored_models
-from .kernels import this_python, warm_kernels
+from .kernels import warm_kernels
 from .page import Gap, note_gap, write_page
 from .runner import WorkbenchError, find_notebook, run_notebook
 
@@ -47,6 +46,8 @@ def choose_analyses(
 # %% ../../nbs/workbench/04_paper.ipynb #run-one
 def _run(name: str, output: Path, parameters: dict) -> Path | None:
     "One notebook; None, with a gap for each of its figures, if it failed."
+    from papermill import inspect_notebook  # imported while the kernels warm up; it takes a second
+
     try:
         known = inspect_notebook(str(find_notebook(name)))
         given = {key: value for key, value in parameters.items() if key in known}
@@ -71,7 +72,7 @@ def _run_all(names: Sequence[str], output: Path, parameters: dict) -> None:
     at_once = max(1, min(len(names), os.cpu_count() or 1, int(virtual_memory().available / _ROOM)))
     pool = ThreadPoolExecutor(at_once)
     try:
-        with warm_kernels(*DRAWING) if len(names) > 1 else this_python():  # left first where the command is interrupted
+        with warm_kernels(*DRAWING):  # left first where the command is interrupted
             list(pool.map(run, range(len(names))))
     finally:
         pool.shutdown(cancel_futures=True)

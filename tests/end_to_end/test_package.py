@@ -171,3 +171,5 @@ def test_a_face_that_promises_too_much_is_found(tmp_path, monkeypatch):
     stub = tmp_path / "psych201" / "store" / "__init__.pyi"
     stub.write_text(stub.read_text() + "from .read import write as write\n")
     assert [fault.rpartition(": ")[2] for fault in rooms.face_faults()] == ["read exports no write", "the module write would shadow the function"]
+    stub.write_text(stub.read_text().replace("from .read import write as write\n", "").replace("from . import shards as shards\n", ""))
+    assert rooms.face_faults() == ["psych201/store/__init__.pyi: does not offer the module shards"]
