@@ -15,7 +15,7 @@ from ..transcripts import CLOSE, OPEN, Transcript
 
 # %% ../../nbs/inputs/05_ablations.ipynb #parts
 def _parts(transcript: Transcript) -> tuple[str, list[Trial]]:
-    "The instructions, and the trials; raises `ValueError` for a session without responses."
+    "Returns the instructions and the trials; raises `ValueError` for a session without responses."
     trials = find_trials(transcript)
     if not trials:
         raise ValueError(f"{transcript!r} has no response, so it has no trials.")
@@ -30,7 +30,7 @@ def no_instructions(
     transcript: Transcript,
     tokenizer=None,  # of the model; not needed
 ) -> list[Piece]:
-    "The session from its first trial on."
+    "Returns the session from its first trial on; raises `ValueError` for a session without responses."
     _, trials = _parts(transcript)
     return marked_pieces(transcript.text[trials[0].start :])
 
@@ -39,15 +39,15 @@ def history_only(
     transcript: Transcript,
     tokenizer=None,  # of the model; not needed
 ) -> list[Piece]:
-    "The responses between their markers, and nothing else."
+    "Returns the responses between their markers, and nothing else."
     return marked_pieces("".join(f"{OPEN}{response}{CLOSE}\n" for response in transcript.responses))
 
 # %% ../../nbs/inputs/05_ablations.ipynb #no-history
 def no_history(
     transcript: Transcript,
     tokenizer=None,  # of the model; not needed
-) -> list[Reading]:  # one a trial
-    "Instructions and one trial, for each trial."
+) -> list[Reading]:  # one per trial
+    "Returns one reading per trial, instructions first; raises `ValueError` for a session without responses."
     instructions, trials = _parts(transcript)
     return [Reading(marked_pieces(instructions + _text(transcript, trial)), trial.responses) for trial in trials]
 
@@ -55,8 +55,8 @@ def no_history(
 def shuffled_history(
     transcript: Transcript,
     tokenizer=None,  # of the model; not needed
-) -> list[Reading]:  # a single one
-    "The instructions, then the trials in another order."
+) -> list[Reading]:  # a single reading
+    "Returns the instructions, then the trials in another order; raises `ValueError` if there are no responses."
     instructions, trials = _parts(transcript)
     random.Random(transcript.key).shuffle(trials)
     texts = [_text(transcript, trial) for trial in trials]
@@ -74,6 +74,9 @@ def misleading(
     transcript: Transcript,
     tokenizer=None,  # of the model; not needed
 ) -> list[Piece]:
-    "The session with a sentence behind its instructions that asks for the opposite."
+    """Returns the session with a sentence after its instructions that asks for the opposite.
+
+    Raises `ValueError` for a session without responses.
+    """
     instructions, trials = _parts(transcript)
     return marked_pieces(instructions + MISLEADING + transcript.text[trials[0].start :])
