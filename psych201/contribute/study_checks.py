@@ -94,7 +94,8 @@ def _count_fields(check: StudyCheck, record: dict) -> None:
             check.fields.setdefault(name, [0, value, ""])[0] += 1
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #windows
-WINDOWS = {window: families_with(window) for window in (8_192, 32_768, 131_072)}  # tokens -> model families with this window
+# context window in tokens -> model families with it
+WINDOWS = {window: families_with(window) for window in (8_192, 32_768, 131_072)}
 
 
 def estimate_length(text: str) -> int:  # tokens
