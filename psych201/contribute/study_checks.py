@@ -209,12 +209,12 @@ def _place_of(check: StudyCheck, name: str, value: str) -> tuple:
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-metadata
 def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
     "Yields findings for values that could not be read, and for questionnaires whose form is not named."
-    for name, standard, assumed, _, told, _, unread, _, example in report_persons(list(check.told.values())):
+    for name, standard, assumed, _, reported, _, unread, _, example in report_persons(list(check.told.values())):
         if name in check.fields:
             check.fields[name][2] = standard
         if unread:
             yield (_place_of(check, name, example),
-                   ("metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such "
+                   ("metadata", name, f"{unread:,} of {reported:,} values could not be read as {standard}, such "
                                       f"as {masked(example)!r:.40}."))
         if assumed:
             yield (check.files[0], None), ("form", name, f"is taken for {standard}.")

@@ -79,19 +79,19 @@ def describe(
 ) -> Description:
     "Describes the participants, studies and instructions of a data set, with one study in memory at a time."
     known = (register() if table is None else table).set_index("study")
-    everyone, reports, rows, told = [], [], [], []
+    everyone, reports, rows, kept = [], [], [], []
     for study, transcripts in _parts(dataset):
         progress(study)
         who, first = people(transcripts)[_PERSON_COLUMNS], list(_of_experiments(transcripts, texts))
         everyone.append(who)
         reports.append(field_report(transcripts))
         rows.append(_describe_study(study, transcripts, who, first))
-        told += [(study, experiment, text) for experiment, text in first]
+        kept += [(study, experiment, text) for experiment, text in first]
     studies = pd.DataFrame(rows, columns=[name for name in STUDY_COLUMNS if name not in ("domain", "released")])
     domain = known["domain"].reindex(studies["study"]).fillna("").to_numpy()
     studies = studies.assign(domain=domain,
                              released=known["released"].reindex(studies["study"]).eq(True).to_numpy())[[*STUDY_COLUMNS]]
-    texts_of = pd.DataFrame(told, columns=["study", "experiment", "text"])
+    texts_of = pd.DataFrame(kept, columns=["study", "experiment", "text"])
     texts_of = texts_of.merge(studies[["study", "domain"]], how="left")
     return Description(_stack(everyone, _PERSON_COLUMNS), _stack(reports, REPORT), studies,
                        texts_of[["study", "experiment", "domain", "text"]])

@@ -188,6 +188,6 @@ def _tell(rows: list[tuple[int, dict]], trials: Trials, experiment: str, partici
     for _, row in rows:
         text += (trial := trials.template.format_map(row))
         times += [_number(row[trials.reaction_time])] * trial.count(OPEN) if trials.reaction_time else []
-    told = {name: first[name] for name in trials.metadata}
+    metadata = {name: first[name] for name in trials.metadata}
     return {"text": text, "experiment": experiment, "participant": participant,
-            **told} | ({"RTs": times} if times else {})
+            **metadata} | ({"RTs": times} if times else {})

@@ -21,7 +21,7 @@ from ..transcripts import CLOSE, OPEN, Transcript
 
 # %% ../../nbs/inputs/07_chats.ipynb #contents
 def turns(
-    text: str,  # with marked responses
+    text: str,  # transcript with marked responses
 ) -> tuple[list[str], list[str]]:  # what was shown: one more than responses; responses
     "Splits a text into the turns of the user and those of the assistant, in order."
     pieces = marked_pieces(text)
@@ -32,7 +32,7 @@ def turns(
 # %% ../../nbs/inputs/07_chats.ipynb #between
 _MARK = "\ue0f6"  # private-use character of Unicode
 DATE = date(2024, 7, 26)  # the date given to templates as today: the default of Llama 3
-_VARIABLES = {"date_string": f"{DATE:%d %b %Y}", "enable_thinking": False, "thinking": False}  # of templates
+_VARIABLES = {"date_string": f"{DATE:%d %b %Y}", "enable_thinking": False, "thinking": False}  # variables of templates
 _CALENDAR = "".join(f"|replace('%{letter}', '{DATE:%{letter}}')" for letter in "dbBmYyaAHMSjp")
 # prepended to a template: a constant date
 _CLOCK = "{%- macro strftime_now(format) -%}{{ format" + _CALENDAR + "}}{%- endmacro -%}"
@@ -132,7 +132,7 @@ THINKING = ("empty", "none")
 
 def chat(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
     thinking: str = "empty",  # one of THINKING: close an opened block of thoughts at once, or leave it out
     system: str = "default",  # "default": the template's own prompt; "none"; or a text
 ) -> list[Piece]:
@@ -148,7 +148,7 @@ def chat(
 # %% ../../nbs/inputs/07_chats.ipynb #persona-system
 def persona_system(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
     "Returns the session as a chat, with a biography of its participant as the system prompt."
     return chat(transcript, tokenizer, system=biography(known_fields(transcript)) or "default")
@@ -156,7 +156,7 @@ def persona_system(
 # %% ../../nbs/inputs/07_chats.ipynb #chat-paper
 def chat_paper(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Reading]:  # a single reading
     "Returns the session as the chat of the published evaluation; raises `UserError` without a chat template."
     pieces = _conversation(paper_text(transcript.text), tokenizer, "none", "default")
@@ -166,7 +166,7 @@ def chat_paper(
 # %% ../../nbs/inputs/07_chats.ipynb #all
 def chat_no_thinking(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
     "Returns the session as a chat without blocks of thoughts."
     return chat(transcript, tokenizer, thinking="none")
@@ -174,7 +174,7 @@ def chat_no_thinking(
 
 def chat_no_system(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
     "Returns the session as a chat without a system prompt."
     return chat(transcript, tokenizer, system="none")

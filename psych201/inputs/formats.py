@@ -93,7 +93,7 @@ def prepare(
 def format_readings(
     transcript: Transcript,
     name: str = "plain",  # a key of FORMATS
-    tokenizer=None,  # of the model, for formats that use its chat template
+    tokenizer=None,  # tokenizer of the model, for formats that use its chat template
     prepared=None,  # from prepare, for formats that need other sessions
 ) -> list[Reading]:  # with as many responses as the transcript has
     "Returns the transcript in a format; raises `ValueError` for an unknown name or a lost response."

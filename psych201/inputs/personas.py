@@ -58,7 +58,7 @@ def behind(
 
 def persona(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session after an interview with its participant."
     return behind(interview(known_fields(transcript)), transcript)
@@ -91,7 +91,7 @@ def biography(
 # %% ../../nbs/inputs/06_personas.ipynb #persona-prose
 def persona_prose(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session after a biography of its participant."
     text = biography(known_fields(transcript))
@@ -113,7 +113,7 @@ def emptied(
 
 def persona_empty(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session after an interview that says nothing."
     return behind(emptied(interview(known_fields(transcript))), transcript)
@@ -139,7 +139,7 @@ def donors(
 # %% ../../nbs/inputs/06_personas.ipynb #persona-shuffled
 def persona_shuffled(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
     given: dict[str, dict[str, str]] | None = None,  # from donors
 ) -> list[Piece]:
     "Returns the session after an interview with another participant; raises `ValueError` without `given`."

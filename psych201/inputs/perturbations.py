@@ -19,7 +19,7 @@ from ..transcripts import Transcript
 # %% ../../nbs/inputs/08_perturbations.ipynb #markers
 def with_markers(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
     opening: str = "[[",
     closing: str = "]]",
 ) -> list[Piece]:
@@ -51,7 +51,7 @@ def new_names(
 
 def renamed_options(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session with the names of its options exchanged."
     names = new_names(transcript)
@@ -64,7 +64,7 @@ FRAME = "This is the record of a session in which a person took part in a study.
 
 def framed(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session after a sentence that describes it."
     return marked_pieces(FRAME + transcript.text)
@@ -72,7 +72,7 @@ def framed(
 # %% ../../nbs/inputs/08_perturbations.ipynb #space
 def trailing_space(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the session with a space between each opening marker and the response."
     pieces = marked_pieces(transcript.text)
@@ -82,7 +82,7 @@ def trailing_space(
 # %% ../../nbs/inputs/08_perturbations.ipynb #bos
 def double_bos(
     transcript: Transcript,
-    tokenizer,  # of the model
+    tokenizer,  # tokenizer of the model
 ) -> list[Piece]:
     "Returns the session with the tokenizer's first token twice."
     first = tokenizer.decode(first_tokens(tokenizer))

@@ -89,7 +89,7 @@ def readings_digest(
 # %% ../../nbs/inputs/00_pieces.ipynb #plain-2
 def plain(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
     "Returns the transcript unchanged, cut into pieces."
     return marked_pieces(transcript.text)

@@ -63,7 +63,7 @@ _STAND_IN = "\ue0f5"  # private-use character of Unicode
 
 
 def _without_control(
-    definition: dict,  # of a tokenizer, as in tokenizer.json
+    definition: dict,  # definition of a tokenizer, as in tokenizer.json
 ) -> tuple[dict, set[int]]:  # the definition without its added tokens (white space excepted), and their ids
     "Returns a tokenizer definition in which no text becomes a control token."
     vocabulary = definition["model"]["vocab"]
@@ -98,8 +98,8 @@ def _closing_of(plain: Tokenizer, control: set[int]) -> Closing:
 # %% ../../nbs/inputs/01_tokens.ipynb #encoders
 class _Encoders(NamedTuple):
     "How one tokenizer encodes pieces."
-    plain: Tokenizer  # of the library tokenizers, without control tokens
-    template: Tokenizer  # with control tokens
+    plain: Tokenizer  # from the library tokenizers, without control tokens
+    template: Tokenizer  # the same with control tokens
     control: set[int]  # ids that plain text must not hold
     unknown: int | None  # id for characters that the vocabulary lacks
     guard: str  # prepended to each piece but the first; its tokens are removed again

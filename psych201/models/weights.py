@@ -147,7 +147,7 @@ def _read_gguf(
 # %% ../../nbs/models/03_weights.ipynb #from-gguf-2
 def from_gguf(
     path: Path,  # a .gguf file, or one of several
-    dtype: torch.dtype,  # of the dequantised weights
+    dtype: torch.dtype,  # dtype of the dequantised weights
 ):  # (model, tokenizer)
     "Loads a dequantised model and its tokenizer; raises `ModelError` if the file is damaged or incomplete."
     (model, report), tokenizer = _read_gguf(path, AutoModelForCausalLM={"dtype": dtype, "output_loading_info": True},
@@ -243,8 +243,8 @@ TINY = {
 # %% ../../nbs/models/03_weights.ipynb #make-tiny
 def make_tiny(
     name: str,  # tiny-llama or tiny-gemma
-    seed: int = 0,  # of the random weights
-    dtype: torch.dtype = torch.float32,  # of the weights; buffers stay float32
+    seed: int = 0,  # seed of the random weights
+    dtype: torch.dtype = torch.float32,  # dtype of the weights; buffers stay float32
 ):  # (model, tokenizer)
     "Builds a tiny random causal language model and its tokenizer."
     tokenizer = _tiny_tokenizer(name)

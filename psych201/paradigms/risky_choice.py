@@ -101,7 +101,7 @@ SURE = "{letter}: {verb} {points} points for certain."
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #describe
 def describe(
-    person: pd.Series,  # a row of draw_participants
+    person: pd.Series,  # one row of draw_participants
     trial,  # a row of simulate (named tuple)
 ) -> str:  # the decision as text, with the response marked
     "Writes one decision as the participant saw it, with the answer."
@@ -114,8 +114,8 @@ def describe(
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #record
 def to_record(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
     study: str = "simulated2026riskychoice",
 ) -> dict:  # a record in the contribution layout: text, experiment, participant and metadata
     "Builds the record of one simulated participant."

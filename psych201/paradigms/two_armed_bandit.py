@@ -107,8 +107,8 @@ TRIAL = "Round {round}: you play machine <<{letter}>>. It pays {paid}.\n"
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #tell
 def to_text(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
 ) -> str:
     "Writes the session as text, with every choice marked."
     letters = [person["option_0"], person["option_1"]]
@@ -118,8 +118,8 @@ def to_text(
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #record
 def to_record(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
     study: str = "simulated2026bandit",
 ) -> dict:  # a record in the contribution layout: text, experiment, participant and metadata
     "Builds the record of one simulated participant."
