@@ -20,14 +20,14 @@ from ..transcripts import CLOSE, MarkerError, OPEN, Transcript, find_responses
 KINDS = {
     "file": ("error", "A file or a line that cannot be read."),
     "fields": ("error", "Each record needs text, experiment and participant."),
-    "markers": ("error", "Each response stands between << and >>, and there is at least one."),
-    "one bracket": ("error", "A response with a single < before it, or a single > behind it, is not marked."),
-    "lost opening": ("error", "A word that is closed and was never opened is an answer that nobody "
-                              "marked; write << before it."),
-    "identifiers": ("error", "Ids of Prolific or Mechanical Turk and e-mail addresses name a person: number "
-                             "participants anew, and leave addresses out of texts."),
-    "twice": ("error", "A record stands in two files and would count twice."),
-    "shown markers": ("warning", "Where a text explains its markers, what stands between them is taken for a response; "
+    "markers": ("error", "Each response is between << and >>, and there is at least one."),
+    "one bracket": ("error", "A response with a single < before it, or a single > after it, is not marked."),
+    "lost opening": ("error", "A word that is closed but was never opened is an unmarked answer; "
+                              "write << before it."),
+    "identifiers": ("error", "Ids of Prolific or Mechanical Turk and e-mail addresses identify a person: give "
+                             "participants new numbers, and leave addresses out of texts."),
+    "twice": ("error", "A record is in two files and would count twice."),
+    "shown markers": ("warning", "If a text explains its markers, the text between them is taken for a response; "
                                  "explain them in words, or not at all."),
     "three brackets": ("warning", "In <<<A>>> the response is `<A`, without the last >."),
     "white space": ("warning", "White space inside the markers is scored with the response "
@@ -35,48 +35,48 @@ KINDS = {
     "empty": ("warning", "An empty response has no score. If nothing was answered, say so in words outside the "
                          "markers, or mark a word for it."),
     "reaction times": ("warning",
-                       "RTs is a list of numbers in milliseconds, one a response; null where one is missing."),
+                       "RTs is a list of numbers in milliseconds, one per response; null if one is missing."),
     "same person": ("warning", "A person has several records in one experiment; put one session into one record."),
     "same text": ("warning", "Two records have the same text."),
-    "answer given": ("warning", "The response stands in the text before it; what is predicted then is a copy."),
-    "not a number": ("warning", "NaN and Infinity are no JSON; write null."),
+    "answer given": ("warning", "The text before a response contains it, so predicting it is copying."),
+    "not a number": ("warning", "NaN and Infinity are not JSON; write null."),
     "line ends": ("warning", "The text has Windows line ends (\\r\\n), which tokenizers read "
                              "as other tokens; write \\n."),
-    "metadata": ("warning", "Values of the metadata that could not be read stay as they are; write "
-                            "numbers, and words as others do."),
-    "template": ("hint", "The study.toml still says what psych201 new wrote; fill in what "
+    "metadata": ("warning", "Values of the metadata that could not be read are kept unchanged; write "
+                            "numbers, and the usual words."),
+    "template": ("hint", "The study.toml still has the text that psych201 new wrote; fill in what "
                          "you know, and delete the rest."),
     "stray marker": ("hint", "A >> outside of a response is read as text; leave it out if it "
-                             "is no part of what was shown."),
+                             "was not shown."),
     "time unit": ("hint", "Reaction times are in milliseconds."),
     "form": ("hint", "A questionnaire with several forms should say which one, such as STAI-T or BIS-11."),
-    "same options": ("hint", "All participants have the same keys; Psych-201 draws letters anew for each, so that "
-                             "no model knows them before."),
+    "same options": ("hint", "All participants have the same keys; Psych-201 draws new letters for each, so that "
+                             "no model knows them in advance."),
     "same response": ("hint", "All participants began alike; are options marked in the instructions?"),
     "nobody": ("hint", "Name the participant of each chat, so that sessions of one person can "
-                       "be told from those of others."),
-    "pictures": ("hint", "A placeholder for a picture is read as text; say in words what was shown."),
+                       "be distinguished from those of others."),
+    "pictures": ("hint", "A placeholder for a picture is read as text; describe in words what was shown."),
     "several experiments": ("hint", "One id in several experiments counts as several participants, since experiments "
-                                    "may number their people anew; psych201 convert keeps "
+                                    "may use the same ids for different people; psych201 convert keeps "
                                     "them on one side of its split."),
-    "name": ("hint", "A path of somebody's computer is no good name of an experiment."),
+    "name": ("hint", "The name of an experiment should not be a path on a computer."),
     "length": ("hint", "Responses beyond the context window of a model are not scored."),
-}  # kind of finding -> (level, what it means and what to do)
+}  # kind of finding -> (level, meaning and remedy)
 LEVELS = ("error", "warning", "hint")
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #finding
 @dataclass(frozen=True)
 class Finding:
-    "Something in a contribution that is wrong, or worth a look."
+    "A finding in a contribution: something wrong, or worth a look."
     kind: str  # a key of KINDS
     source: str  # file
-    line: int | None  # of the file, from 1
-    field: str | None
-    message: str  # what is there
+    line: int | None  # line of the file, from 1
+    field: str | None  # field of the record
+    message: str  # what was found
 
     @property
     def level(self) -> str:
-        "One of LEVELS."
+        "Level of the finding: one of LEVELS."
         return KINDS[self.kind][0]
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Finding:
         return f"{self.level}: {place}: {self.message}"
 
     def as_dict(self) -> dict:
-        "Level, kind, source, line, field, message."
+        "Returns level, kind, source, line, field and message."
         return {"level": self.level, **asdict(self)}
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #told
@@ -93,7 +93,7 @@ Told = tuple[str, str | None, str]  # kind, field, message
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #required
 REQUIRED = ("text", "experiment", "participant")
-# of JSON
+# type -> its name in JSON
 _KINDS = {int: "a number", float: "a number", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #field-names
@@ -103,16 +103,16 @@ _OTHER_NAMES = {"text": ("prompt", "transcript", "content", "messages", "prompts
 
 
 def _guess(name: str, there: Iterable[str]) -> str:
-    "A field that may be meant by a missing one, in words."
-    lower = {one.lower().strip(): one for one in there}
+    "Suggests a present field for a missing one, in words."
+    lower = {field.lower().strip(): field for field in there}
     if name in lower:
         return f" ({lower[name]!r} is there: names are lower case)"
-    other = next((lower[one] for one in _OTHER_NAMES[name] if one in lower), None)
+    other = next((lower[variant] for variant in _OTHER_NAMES[name] if variant in lower), None)
     return f" (is it {other!r}?)" if other else ""
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-fields
 def check_fields(record: dict) -> Iterator[Told]:
-    "Required fields that are missing, empty or of another type, all in one finding."
+    "Yields findings for required fields: all missing ones in one, then empty ones and wrong types."
     missing = [name for name in REQUIRED if name not in record]
     if missing:
         there = ", ".join(map(repr, record)) or "nothing"
@@ -128,7 +128,7 @@ def check_fields(record: dict) -> Iterator[Told]:
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #excerpt
 def _shown(text: str, start: int, end: int) -> str:
-    "A piece of a text, for a message."
+    "Returns an excerpt of a text for a message."
     piece = text[max(0, start):end].replace("\n", "\\n").replace("\r", "\\r")
     return f"`{piece if len(piece) <= 60 else piece[:57] + '…'}`"
 
@@ -138,7 +138,7 @@ _HALF_OPENED = re.compile(r"(?<!<)<[^<>\n]{1,40}$")
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-markers
 def _broken_markers(text: str, error: MarkerError) -> Told:
-    "What a marker that does not pair up most likely is."
+    "Returns the most likely explanation of an unpaired marker."
     half = _HALF_CLOSED.search(text)
     if half:
         shown = f"{_shown(text, *half.span())} at character {half.start()}"
@@ -147,7 +147,7 @@ def _broken_markers(text: str, error: MarkerError) -> Told:
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-text-markers
 def check_marking(text: str) -> Iterator[Told]:
-    "Markers that do not pair up, single brackets, and `>>` outside of responses."
+    "Yields findings for unpaired markers, single brackets, and `>>` outside of responses."
     try:
         spans = find_responses(text)
     except MarkerError as error:
@@ -178,23 +178,23 @@ _EXPLAINED = re.compile(r"(?i)\s+(and|or|&|to|…|\.\.\.|,)\s+|\.\.\.|…|your (
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-responses
 def check_responses(transcript: Transcript) -> Iterator[Told]:
-    "Empty responses, white space inside markers, three brackets: one finding a kind, with the first place."
-    text, found = transcript.text, {}
+    "Yields findings for empty responses, white space inside markers and three brackets, one per kind."
+    text, spans = transcript.text, {}
     for start, end in transcript.spans:
         response, whole = text[start:end], (start - len(OPEN), end + len(CLOSE))
         if _EXPLAINED.fullmatch(response):
-            found.setdefault("shown markers", []).append(whole)
+            spans.setdefault("shown markers", []).append(whole)
         elif response != response.strip() or not response:
-            found.setdefault("white space" if response.strip() else "empty", []).append(whole)
+            spans.setdefault("white space" if response.strip() else "empty", []).append(whole)
         if response.startswith("<") and text[whole[1]:whole[1] + 1] == ">":
-            found.setdefault("three brackets", []).append((whole[0], whole[1] + 1))
-    for kind, places in found.items():
-        yield (kind, "text", f"{len(places):,} of {len(transcript.spans):,} responses, the first at character "
-                             f"{places[0][0]}: {_shown(text, *places[0])}.")
+            spans.setdefault("three brackets", []).append((whole[0], whole[1] + 1))
+    for kind, affected in spans.items():
+        yield (kind, "text", f"{len(affected):,} of {len(transcript.spans):,} responses, the first at character "
+                             f"{affected[0][0]}: {_shown(text, *affected[0])}.")
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-times
 def check_times(record: dict, responses: int) -> Iterator[Told]:
-    "Reaction times that are no list of numbers, of another number than the responses, or in seconds."
+    "Yields findings for reaction times that are not a list of numbers, do not match the responses, or are in seconds."
     times = record.get("RTs")
     if times is None or times == "N/A":
         return
@@ -217,7 +217,7 @@ def check_times(record: dict, responses: int) -> Iterator[Told]:
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #values
 def _values(value, name: str = "") -> Iterator[tuple[str, object]]:
-    "All values of a record, also in lists, with the field they stand in."
+    "Yields all values of a record, including those in lists, with their field."
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _values(inner, name or str(key))
@@ -232,20 +232,20 @@ IDENTIFIERS = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}"),
     "an id of Prolific": re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{24}(?![\w-]|\.\w)"),
     "an id of Mechanical Turk": re.compile(r"(?<![\w-])A(?=[A-Z]*[0-9])[0-9A-Z]{11,13}(?![\w-]|\.\w)"),
-}  # what would name a person
+}  # patterns of identifiers of persons
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #masked
 def masked(
     text: str,
-) -> str:  # what names a person cut after four characters
-    "A text for a report."
+) -> str:  # with identifiers cut after four characters
+    "Masks identifiers of persons in a text for a report."
     for pattern in IDENTIFIERS.values():
         text = pattern.sub(lambda match: f"{match.group()[:4]}…", text)
     return text
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #identifiers
 def check_identifiers(record: dict) -> Iterator[Told]:
-    "Ids and addresses that name a person, one finding a field and kind."
+    "Yields findings for ids and addresses that identify a person, one per field and kind."
     seen = set()
     for field, value in _values(record):
         for what, pattern in IDENTIFIERS.items() if isinstance(value, str) else ():
@@ -258,7 +258,7 @@ _PICTURE = re.compile(r"(?<!<)<(image|img|picture|video|audio)([_ ]?\d+|[\s:][^<
 
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-rest
 def check_rest(record: dict) -> Iterator[Told]:
-    "NaN and Infinity, Windows line ends, paths as names of experiments."
+    "Yields findings for NaN and Infinity, Windows line ends, pictures, and paths as names of experiments."
     strange = {field: value for field, value in _values(record) if isinstance(value, float) and not isfinite(value)}
     for field, value in strange.items():
         yield "not a number", field, f"holds a bare {'NaN' if value != value else 'Infinity'}."
@@ -274,9 +274,9 @@ def check_rest(record: dict) -> Iterator[Told]:
 # %% ../../nbs/contribute/00_record_checks.ipynb #check-record
 def check_record(
     record: object,  # one line of a .jsonl file
-    transcript: Transcript | None,  # what was read of it; None: it could not be read
+    transcript: Transcript | None,  # the parsed record; None: it could not be read
 ) -> Iterator[Told]:
-    "All findings in one record."
+    "Yields all findings in one record."
     if not isinstance(record, dict):
         yield "fields", None, f"is a JSON {type(record).__name__}, not an object with {', '.join(REQUIRED)}."
         return

@@ -27,7 +27,7 @@ from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/contribute/02_report.ipynb #row
 def _row(check: StudyCheck) -> dict:
-    "The counts of a study."
+    "Returns the counts of a study."
     return {
         "study": check.study, "records": check.records, "transcripts": check.transcripts,
         "participants": len(check.participants),
@@ -41,35 +41,35 @@ def _row(check: StudyCheck) -> dict:
 # %% ../../nbs/contribute/02_report.ipynb #contribution
 @dataclass
 class Contribution:
-    "What was found in the studies of a contribution."
+    "The checks of all studies of a contribution."
     studies: list[StudyCheck]
-    problems: list[Finding] = field(default_factory=list)  # of whole sources
+    problems: list[Finding] = field(default_factory=list)  # findings about whole sources
     lengths_by: str = "three characters a token"  # how tokens were counted
     passed_over: list[str] = field(default_factory=list)  # files and folders that were not read
 
     def findings(self) -> list[Finding]:
-        "All that are kept, errors first."
-        found = self.problems + [finding for check in self.studies for finding in check.findings]
-        return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+        "Lists all kept findings, errors first."
+        findings = self.problems + [finding for check in self.studies for finding in check.findings]
+        return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
     def count(self, level: str) -> int:
-        "How many findings of a level there are."
+        "Counts the findings of a level."
         return (sum(finding.level == level for finding in self.problems)
                 + sum(check.level(level) for check in self.studies))
 
     def status(self, strict: bool = False) -> int:
-        "0: can be contributed; 1: has errors, or with strict warnings."
+        "Returns the exit status: 0 if it can be contributed, 1 for errors and, if strict, for warnings."
         return int(bool(self.count("error") or strict and self.count("warning")))
 
     def table(self) -> pd.DataFrame:
-        """One row a study.
+        """Returns one row per study.
 
-        Counts, tokens of the longest transcript, how many are longer than each window, findings by level.
+        Columns: counts, tokens of the longest transcript, transcripts longer than each window, findings by level.
         """
         return pd.DataFrame(map(_row, self.studies), columns=list(_row(StudyCheck("", []))))
 
     def verdict(self) -> str:
-        "One sentence."
+        "Summarises the findings in one sentence."
         counts = ", ".join(f"{n:,} {level}{'s' * (n != 1)}" for level in LEVELS if (n := self.count(level)))
         ready = "Errors must be mended." if self.count("error") else "Nothing keeps it from being contributed."
         return f"{counts or 'No findings'}. {ready}"
@@ -79,38 +79,38 @@ class Contribution:
 
 # %% ../../nbs/contribute/02_report.ipynb #studies-in
 def _studies_in(source: str | Path, report: Callable[[DataError], None]) -> list[StudyFiles]:
-    "The studies of a folder or file; reports one that is not there, or holds none."
+    "Finds the studies of a folder or file; reports a missing or empty one."
     path = Path(source).expanduser()
     if not path.exists():
         report(DataError(source, "does not exist; give the folder of a study."))
         return []
-    found = find_studies(path)
-    if not found and path.is_dir() and (is_archive(path) or is_snapshot(path)):
+    studies = find_studies(path)
+    if not studies and path.is_dir() and (is_archive(path) or is_snapshot(path)):
         report(DataError(path, "is an archive, or a data set of the hub, not a contribution; "
                                "`psych201 data` says what is in it."))
-    elif not found:
+    elif not studies:
         report(no_study(path) if path.is_dir() else no_file(path))
-    return found
+    return studies
 
 # %% ../../nbs/contribute/02_report.ipynb #check
 def check(
     sources: str | Path | Iterable[str | Path],  # folders and files
     length: Callable[[str], int] = estimate_length,  # tokens of a text
-    lengths_by: str = "three characters a token",  # what length counts by
+    lengths_by: str = "three characters a token",  # how `length` counts, for the report
     progress: Callable[[str], None] = lambda study: None,  # called with the name of each study before it is read
 ) -> Contribution:
-    "Checks all studies of some sources."
-    found, problems, passed_over = [], [], []
+    "Checks all studies of some sources; missing, empty and duplicate ones become findings."
+    all_studies, problems, passed_over = [], [], []
 
     def report(error: DataError) -> None:
         problem = error.problem
         problems.append(Finding("file", problem.source, problem.line, problem.field, problem.message))
 
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
-        found += (studies := _studies_in(source, report))
+        all_studies += (studies := _studies_in(source, report))
         passed_over += beside_studies(Path(source).expanduser(), studies)
     checks = []
-    for study in each_once(found, report):
+    for study in each_once(all_studies, report):
         progress(study.study)
         checks.append(check_study(study, length))
     return Contribution(checks, problems, lengths_by,
@@ -120,7 +120,7 @@ def check(
 def as_dict(
     found: Contribution,
 ) -> dict:  # JSON: status, counts of levels, studies with their counts, fields and findings, problems
-    "A report for programs."
+    "Converts a report to a dictionary for JSON."
     def study(check: StudyCheck) -> dict:
         rows = [finding.as_dict() for finding in check.findings]
         fields = {name: {"records": n, "example": example if isinstance(example, (int, float, bool))
@@ -136,7 +136,7 @@ def as_dict(
 
 # %% ../../nbs/contribute/02_report.ipynb #as-text
 def _by_kind(found: Contribution) -> Iterator[tuple[str, list[Finding], int]]:
-    "Kinds that were found, errors first: kind, findings that are kept, how many there are."
+    "Yields each kind of finding, errors first: kind, kept findings, total number."
     totals = sum((check.totals for check in found.studies), Counter(finding.kind for finding in found.problems))
     kept = found.findings()
     for kind in sorted(totals, key=list(KINDS).index):
@@ -144,26 +144,26 @@ def _by_kind(found: Contribution) -> Iterator[tuple[str, list[Finding], int]]:
 
 # %% ../../nbs/contribute/02_report.ipynb #known-as
 def _known_as(name: str, standard: str) -> str:
-    "The standard name of a field, where it is another one."
+    "Returns the standard name of a field if it differs from its own."
     return f" = {standard}" if standard not in ("", name) else ""
 
 # %% ../../nbs/contribute/02_report.ipynb #place
 def _place(finding: Finding) -> str:
-    "Line and field of a finding, for a list below the name of its file."
+    "Formats line and field of a finding, for a list below the name of its file."
     parts = [f"line {finding.line}" if finding.line is not None else "",
              f"field {finding.field!r}" if finding.field else ""]
     return ", ".join(filter(None, parts)) + (": " if any(parts) else "")
 
 # %% ../../nbs/contribute/02_report.ipynb #shown-table
 def _shown_table(found: Contribution) -> pd.DataFrame:
-    "The table with one study a column, without rows that are nought for all."
+    "Returns the table with one study per column, without rows that are zero for all."
     table = found.table().set_index("study").T.rename(index={"participants": "participant_ids",
                                                              "persons": "participants"})
     return table[table.any(axis=1)]
 
 # %% ../../nbs/contribute/02_report.ipynb #as-text-2
 def as_text(found: Contribution) -> str:
-    "A report for a terminal."
+    "Formats a report for a terminal."
     lines = []
     if found.studies:
         lines += [_shown_table(found).to_string(), f"(longest and over: tokens, by {found.lengths_by})", ""]
@@ -173,8 +173,8 @@ def as_text(found: Contribution) -> str:
     for kind, findings, total in _by_kind(found):
         level, meaning = KINDS[kind]
         lines += ["", f"{level.upper()}: {kind} ({total:,}). {meaning}"]
-        for source, some in groupby(findings, lambda finding: finding.source):
-            lines += [f"  {source}", *(f"    {_place(finding)}{finding.message}" for finding in some)]
+        for source, in_file in groupby(findings, lambda finding: finding.source):
+            lines += [f"  {source}", *(f"    {_place(finding)}{finding.message}" for finding in in_file)]
         lines += [f"  and {total - len(findings):,} more"] if total > len(findings) else []
     lines += ["", *(f"passed over: {name}" for name in found.passed_over)] if found.passed_over else []
     return "\n".join([*lines, "", found.verdict()])
@@ -184,12 +184,12 @@ _COLOURS = {"error": "rgba(213,94,0,.25)", "warning": "rgba(230,159,0,.25)", "hi
 
 # %% ../../nbs/contribute/02_report.ipynb #findings-html
 def _findings_html(kind: str, findings: list[Finding], total: int) -> str:
-    "One kind of finding, its first places behind a fold."
+    "Renders one kind of finding as HTML, with its first positions folded."
     level, meaning = KINDS[kind]
     rows = "".join(f"<li>{html.escape(source)}<ul>"
-                   + "".join(f"<li>{html.escape(_place(finding) + finding.message)}</li>" for finding in some)
+                   + "".join(f"<li>{html.escape(_place(finding) + finding.message)}</li>" for finding in in_file)
                    + "</ul></li>"
-                   for source, some in groupby(findings, lambda finding: finding.source))
+                   for source, in_file in groupby(findings, lambda finding: finding.source))
     rest = f"<li>and {total - len(findings):,} more</li>" if total > len(findings) else ""
     mark = f'<span style="background:{_COLOURS[level]};border-radius:3px;padding:0 .4em">{level}</span>'
     return (f"<details open><summary>{mark} <b>{html.escape(kind)}</b> ({total:,}). "
@@ -197,8 +197,9 @@ def _findings_html(kind: str, findings: list[Finding], total: int) -> str:
 
 # %% ../../nbs/contribute/02_report.ipynb #shortened
 def _shortened(transcript: Transcript, most: int = 800) -> Transcript:
-    """A transcript with at most so many characters before its first response, the middle of more left out, and nobody's
-    name.
+    """Shortens the text before the first response to at most `most` characters, leaving out its middle.
+
+    Identifiers of persons are masked.
     """
     transcript = replace(transcript, participant=masked(transcript.participant), text=masked(transcript.text))
     text, start = transcript.text, transcript.spans[0].start - len(OPEN)
@@ -209,8 +210,8 @@ def _shortened(transcript: Transcript, most: int = 800) -> Transcript:
 
 # %% ../../nbs/contribute/02_report.ipynb #body-html
 def body_html(found: Contribution) -> str:
-    "The report as HTML without a frame, also for a notebook."
-    parts = [f"<p>{html.escape(found.verdict())}</p>", *(_findings_html(*one) for one in _by_kind(found))]
+    "Renders the report as HTML without a frame, also for a notebook."
+    parts = [f"<p>{html.escape(found.verdict())}</p>", *(_findings_html(*kind) for kind in _by_kind(found))]
     if found.passed_over:
         parts.append("<p>Passed over:</p><ul>" + "".join(f"<li>{html.escape(name)}</li>" for name in found.passed_over)
                      + "</ul>")
@@ -242,9 +243,9 @@ li {{ overflow-wrap: anywhere }}</style><h1>Check of {title}</h1>
 # %% ../../nbs/contribute/02_report.ipynb #write-html
 def write_html(
     found: Contribution,
-    path: Path,  # of the page
+    path: Path,  # path of the page
 ) -> None:
-    "Writes the report as a page of its own."
+    "Writes the report as a standalone HTML page."
     title = html.escape(", ".join(check.study for check in found.studies[:3])
                         + (" and more" if len(found.studies) > 3 else "") or "nothing")
     path.write_text(_PAGE.format(title=title, body=body_html(found)), encoding="utf-8")

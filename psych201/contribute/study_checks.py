@@ -22,30 +22,30 @@ from ..reference import families_with
 from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #study-check
-SHOWN = 10  # findings of a kind that are kept with their place
+SHOWN = 10  # findings per kind that are kept with their position
 
 
 @dataclass
 class StudyCheck:
-    "What was found in one study."
+    "The counts and findings of one study."
     study: str
     files: list[str]
     records: int = 0  # lines, readable or not
     transcripts: int = 0  # records that can be read
-    participants: set[str] = field(default_factory=set)  # ids
+    participants: set[str] = field(default_factory=set)  # ids of participants
     persons: dict[tuple[str, str], tuple] = field(default_factory=dict)  # (experiment, participant) -> file, line
     texts: dict[str, tuple] = field(default_factory=dict)  # digest -> experiment, participant, file, line
     responses: int = 0
     distinct: set[str] = field(default_factory=set)
     characters: int = 0
     with_times: int = 0  # transcripts with a list of reaction times
-    # further fields -> number of records, an example, standard name
+    # other fields -> number of records, an example, standard name
     fields: dict[str, list] = field(default_factory=dict)
     # (experiment, participant) -> metadata, without lists
     told: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)  # tokens of each transcript
     longest: tuple = (0, None, None)  # tokens, file, line
-    passed_over: list[str] = field(default_factory=list)  # files that are not read, or hold what another one holds
+    passed_over: list[str] = field(default_factory=list)  # files that are not read, or duplicate another file
     first: Transcript | None = None
     findings: list[Finding] = field(default_factory=list)
     totals: Counter = field(default_factory=Counter)  # kind -> findings, shown or not
@@ -57,12 +57,12 @@ class StudyCheck:
             self.findings.append(Finding(kind, source, line, name, message))
 
     def level(self, level: str) -> int:
-        "How many findings of a level there are."
+        "Counts the findings of a level."
         return sum(n for kind, n in self.totals.items() if KINDS[kind][0] == level)
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #count-transcript
 def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) -> None:
-    "Adds a transcript to the counts, and notes who and what was there before."
+    "Adds a transcript to the counts, and notes repeated persons and texts."
     who = (transcript.experiment, transcript.participant)
     before = check.texts.setdefault(transcript.digest, (*who, source, line))
     if before[2:] != (source, line) and before[:2] == who and before[2] != source:
@@ -88,43 +88,44 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #count-fields
 def _count_fields(check: StudyCheck, record: dict) -> None:
-    "Adds the further fields of a record, where they hold something."
+    "Counts the other fields of a record that are not empty."
     for name, value in record.items():
         if name not in ("text", "experiment", "participant", "RTs") and value not in (None, "", "N/A"):
             check.fields.setdefault(name, [0, value, ""])[0] += 1
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #windows
-WINDOWS = {window: families_with(window) for window in (8_192, 32_768, 131_072)}  # tokens -> whose context window it is
+# context window in tokens -> model families with it
+WINDOWS = {window: families_with(window) for window in (8_192, 32_768, 131_072)}
 
 
 def estimate_length(text: str) -> int:  # tokens
-    "Tokens of a text at three characters a token."
+    "Estimates the tokens of a text at three characters per token."
     return -(-len(text) // 3)
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-lengths
 def _check_lengths(check: StudyCheck, guessed: bool = False) -> Iterator[tuple[tuple, Told]]:
-    "How many transcripts are longer than the windows, with the place of the longest."
+    "Reports how many transcripts are longer than the windows, with the position of the longest."
     beyond = {window: sum(length > window for length in check.lengths) for window in WINDOWS}
-    told = [f"{n:,} than {window:,} ({WINDOWS[window]})" for window, n in beyond.items() if n]
-    if told:
+    longer = [f"{n:,} than {window:,} ({WINDOWS[window]})" for window, n in beyond.items() if n]
+    if longer:
         how = "; tokens are guessed from characters, --tokenizer MODEL counts them" if guessed else ""
         yield (check.longest[1:], ("length", "text", f"longer than a context window are, of {check.transcripts:,} "
-                                                     f"transcripts, {', '.join(told)}; the longest has "
+                                                     f"transcripts, {', '.join(longer)}; the longest has "
                                                      f"{check.longest[0]:,} tokens{how}."))
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #text-before
-_BETWEEN = " \t.,:;!?\"'()[]{}-–—=>*_`"  # what may stand between an answer that is given away and its marker
+_BETWEEN = " \t.,:;!?\"'()[]{}-–—=>*_`"  # characters allowed between a revealed answer and its marker
 
 
 def _text_before(transcript: Transcript, index: int) -> str:
-    "At most 200 characters before a response, behind the one before."
+    "Returns at most 200 characters before a response, since the previous one."
     start = transcript.spans[index].start - 2
     floor = max(transcript.spans[index - 1].end + 2 if index else 0, start - 200)
     return transcript.text[floor:start]
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #ends-with
 def _ends_with(line: str, response: str) -> bool:
-    "True if a line ends with a response, as a word of its own."
+    "Returns True if a line ends with a response as a separate word."
     line, response = line.rstrip(_BETWEEN), response.strip(_BETWEEN)
     return bool(response) and line.endswith(response) and not line[:-len(response)][-1:].isalnum()
 
@@ -134,20 +135,20 @@ _TO_SPACES = str.maketrans(dict.fromkeys(_BETWEEN + "\n", " "))
 # %% ../../nbs/contribute/01_study_checks.ipynb #patterns
 @dataclass
 class Patterns:
-    "What is counted of all sessions of an experiment."
+    "Counts over all sessions of an experiment."
     responses: int = 0
-    copies: int = 0  # responses with which the text before ends
-    one_named: int = 0  # responses before which exactly one of the options of the session is named
-    right: int = 0  # and it is the response
+    copies: int = 0  # responses with which the text before them ends
+    one_named: int = 0  # responses after a text that names exactly one option of the session
+    right: int = 0  # of these, responses that are the named option
     keys: Counter = field(default_factory=Counter)  # single capital letters of a session, sorted -> sessions
-    given: list = field(default_factory=list)  # file and line of sessions of which nearly every response is so named
+    given: list = field(default_factory=list)  # file and line of sessions with nearly every response so named
     firsts: Counter = field(default_factory=Counter)  # first response -> sessions
     tours: int = 0  # sessions that begin with each of their options once
     distinct: set[str] = field(default_factory=set)
     where: tuple | None = None  # file and line of the first session
 
     def add(self, transcript: Transcript, where: tuple | None = None) -> None:
-        "Counts a session; where: its file and line."
+        "Counts a session; `where` is its file and line."
         answers = [answer for answer in transcript.responses if answer.strip()]
         options, self.responses = set(answers), self.responses + len(answers)
         named, right = self._count_named(transcript, options if 2 <= len(options) <= 6 else set())
@@ -160,22 +161,22 @@ class Patterns:
         self.distinct |= options
 
     def _count_named(self, transcript: Transcript, options: set[str]) -> tuple[int, int]:
-        """Counts copies and responses with one option before them.
+        """Counts copies, and responses after a text that names exactly one option.
 
-        Returns how many these are, and how many name the response.
+        Returns the number of the latter, and of those whose named option is the response.
         """
         named = right = 0
         for index, answer in enumerate(transcript.responses):
             before = _text_before(transcript, index) if answer.strip() else ""
             self.copies += _ends_with(before.rpartition("\n")[2], answer)
-            there = options.intersection(before.translate(_TO_SPACES).split())
-            named, right = named + (len(there) == 1), right + (there == {answer})
+            matches = options.intersection(before.translate(_TO_SPACES).split())
+            named, right = named + (len(matches) == 1), right + (matches == {answer})
         self.one_named, self.right = self.one_named + named, self.right + right
         return named, right
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #judge-patterns
 def judge(patterns: Patterns) -> Iterator[Told]:
-    "What the sessions of an experiment show together."
+    "Yields findings from the counts over the sessions of an experiment."
     sessions, n = sum(patterns.firsts.values()), patterns.responses
     varied = len(patterns.distinct) > 1
     if varied and n >= 20 and patterns.copies >= 0.5 * n:
@@ -200,27 +201,27 @@ def judge(patterns: Patterns) -> Iterator[Told]:
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #place-of
 def _place_of(check: StudyCheck, name: str, value: str) -> tuple:
-    "File and line of the first person with a value in a field."
-    there = (check.persons[who] for who, records in check.told.items()
-             if any(str(record.get(name)).strip() == value for record in records))
-    return next(there, (check.files[0], None))
+    "Returns file and line of the first person with a value in a field."
+    matches = (check.persons[who] for who, records in check.told.items()
+               if any(str(record.get(name)).strip() == value for record in records))
+    return next(matches, (check.files[0], None))
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-metadata
 def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
-    "Values that could not be read, with the place of the example, and questionnaires whose form is not said."
-    for name, standard, assumed, _, told, _, unread, _, example in report_persons(list(check.told.values())):
+    "Yields findings for values that could not be read, and for questionnaires whose form is not named."
+    for name, standard, assumed, _, reported, _, unread, _, example in report_persons(list(check.told.values())):
         if name in check.fields:
             check.fields[name][2] = standard
         if unread:
             yield (_place_of(check, name, example),
-                   ("metadata", name, f"{unread:,} of {told:,} values could not be read as {standard}, such "
+                   ("metadata", name, f"{unread:,} of {reported:,} values could not be read as {standard}, such "
                                       f"as {masked(example)!r:.40}."))
         if assumed:
             yield (check.files[0], None), ("form", name, f"is taken for {standard}.")
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-ids
 def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
-    "Whether ids of participants occur in several experiments."
+    "Yields a finding if ids of participants occur in several experiments."
     experiments = Counter(participant for _, participant in check.persons)
     if shared := sum(n > 1 for n in experiments.values()):
         yield (check.files[0], None), ("several experiments", "participant",
@@ -230,7 +231,7 @@ def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-one
 def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, line: int, record: object,
                length: Callable[[str], int]) -> None:
-    "Looks at one record and adds it to the counts."
+    "Checks one record and adds it to the counts."
     written = record
     try:
         record = as_contributed(record, check.study, source, line)
@@ -251,15 +252,15 @@ def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, li
     if transcript is not None:
         _count(check, transcript, source, line)
         check.lengths.append(length(transcript.text))
-        check.longest = max(check.longest, (check.lengths[-1], source, line), key=lambda one: one[0])
+        check.longest = max(check.longest, (check.lengths[-1], source, line), key=lambda longest: longest[0])
         patterns.setdefault(transcript.experiment, Patterns(where=(source, line))).add(transcript, (source, line))
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-study
 def check_study(
-    study: StudyFiles,  # from layout.find_studies
+    study: StudyFiles,  # from discovery.find_studies
     length: Callable[[str], int] = estimate_length,  # tokens of a text
 ) -> StudyCheck:
-    "Reads all records of a study and says what was found."
+    "Reads all records of a study and returns counts and findings; errors in the data become findings."
     check, patterns = StudyCheck(study.study, sorted({file.name for file in study.files})), {}
 
     def report(error: DataError) -> None:
@@ -278,9 +279,9 @@ def check_study(
             _check_one(check, patterns, source, line, record, length)
     if not (check.records or check.findings):
         check.note("file", check.files[0], None, None, "holds no record.")
-    for experiment, found in patterns.items():
-        for kind, name, message in judge(found):
-            check.note(kind, *found.where, name, f"{experiment}: {message}")
+    for experiment, counts in patterns.items():
+        for kind, name, message in judge(counts):
+            check.note(kind, *counts.where, name, f"{experiment}: {message}")
     for place, (kind, name, message) in (*_check_metadata(check), *_check_ids(check),
                                          *_check_lengths(check, length is estimate_length)):
         check.note(kind, *place, name, message)

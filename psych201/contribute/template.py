@@ -21,7 +21,7 @@ _TRIALS = ((0, 8, 612), (0, 3, 540), (1, 9, 701), (1, 10, 498))  # machine, poin
 
 # %% ../../nbs/contribute/03_template.ipynb #session
 def _session(first: str, second: str) -> str:
-    "Instructions and trials, with these letters for the two options."
+    "Writes instructions and trials with two letters for the options."
     trials = "".join(f"You press <<{(first, second)[machine]}>>. You win {points} points.\n"
                      for machine, points, _ in _TRIALS)
     return (f"In this task you choose between two slot machines, {first} and {second}.\nYou choose a "
@@ -33,14 +33,14 @@ def template_record(
     study: str,
     participant: int,
 ) -> dict:  # text, experiment, participant, RTs, age, gender
-    "A correct record of an invented participant."
+    "Builds a correct record of an invented participant."
     text = _session(*random.Random(participant).sample("ABCDEFGHJKLMNPQRSTUVWXYZ", 2))
     times = [milliseconds + 10 * participant for *_, milliseconds in _TRIALS]
     return {"text": text, "experiment": f"{study}/exp1", "participant": participant, "RTs": times,
             "age": 30 + participant, "gender": "female"}
 
 # %% ../../nbs/contribute/03_template.ipynb #study-file
-_STUDY_FILE = f'''# What is known of the study. Delete what you do not know.
+_STUDY_FILE = f'''# Facts about the study. Delete what you do not know.
 title = "{TEMPLATE_TITLE}"
 citation = "Authors (year). Title. https://doi.org/..."
 licence = "CC-BY-4.0"
@@ -49,15 +49,18 @@ domain = "Reinforcement Learning"
 paradigm = "two-armed bandit"
 # one of: {", ".join(RESPONSE_KINDS)}
 response = "choice"
-# many trials a participant: true; one-shot: false
+# many trials per participant: true; one-shot: false
 repeated = true
 '''
 
 # %% ../../nbs/contribute/03_template.ipynb #new-study
 def new_study(
-    folder: str | Path,  # that is not there yet; its name is that of the study, such as wulff2020decks
+    folder: str | Path,  # new folder, named after the study, e.g. wulff2020decks
 ) -> Path:  # the folder
-    "Writes the template of a study: prompts.jsonl with two records, and study.toml."
+    """Writes the template of a study: prompts.jsonl with two records, and study.toml.
+
+    Raises `UserError` for an invalid name or an existing folder.
+    """
     folder = Path(folder)
     if not re.fullmatch(r"[^\W_][\w-]*", folder.name):
         raise UserError(f"{folder.name!r} is no name for a study; use letters, digits, _ and -, "

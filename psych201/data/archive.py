@@ -31,13 +31,13 @@ _COUNTED = ("row", "responses", "characters", "digest")  # columns that follow f
 
 # %% ../../nbs/data/05_archive.ipynb #to-row
 def _are_numbers(times: tuple | None) -> bool:
-    "True for a list of numbers and missing values."
+    "Returns True for a list of numbers and missing values."
     return (times is not None and all(value is None or isinstance(value, Real) and not isinstance(value, bool)
                                       for value in times))
 
 
 def to_row(transcript: Transcript) -> dict:  # columns of SCHEMA
-    "A transcript as a row."
+    "Converts a transcript to a row."
     times, metadata = transcript.reaction_times, transcript.metadata
     as_numbers = _are_numbers(times)
     if times is not None and not as_numbers:
@@ -50,7 +50,7 @@ def to_row(transcript: Transcript) -> dict:  # columns of SCHEMA
 
 # %% ../../nbs/data/05_archive.ipynb #from-row
 def from_row(row: dict) -> Transcript:
-    "The transcript of a row."
+    "Converts a row back to its transcript."
     metadata, times = json.loads(row["metadata"] or "{}"), row["RTs"]
     if times is None and isinstance(metadata.get("RTs"), list):
         times = metadata.pop("RTs")
@@ -59,7 +59,7 @@ def from_row(row: dict) -> Transcript:
 
 # %% ../../nbs/data/05_archive.ipynb #as-record
 def as_record(row: dict) -> dict:  # fields of a contributed record, and study
-    "A row as a record; rows of other data sets stay what they are."
+    "Converts a row of an archive to a record; returns rows of other data sets unchanged."
     if not {"metadata", *_COUNTED} <= set(row):
         return row
     record = {name: value for name, value in row.items() if name not in ("metadata", "response_kind", *_COUNTED)
@@ -75,11 +75,11 @@ class ArchiveFile(NamedTuple):
 
 
 def file_of(
-    folder: Path,  # of the archive
+    folder: Path,  # folder of the archive
     split: str,
     study: str,
 ) -> Path:
-    "Where the sessions of a study and split lie."
+    "Returns the path of the file for a study and split."
     return folder / "data" / split / f"{quote(study, safe='').replace('.', '%2E')}.parquet"
 
 # %% ../../nbs/data/05_archive.ipynb #is-archive
@@ -87,29 +87,29 @@ STUDIES_FILE = "studies.parquet"
 
 
 def is_archive(folder: Path) -> bool:
-    "True for the folder of an archive."
+    "Returns True for the folder of an archive."
     return (folder / STUDIES_FILE).is_file() and (folder / "data").is_dir()
 
 # %% ../../nbs/data/05_archive.ipynb #archive-files
 def archive_files(
-    folder: Path,  # of the archive
+    folder: Path,  # folder of the archive
     studies: Iterable[str] | None = None,  # None: all
     split: str | None = None,  # None: all
-) -> list[ArchiveFile]:  # by study
-    "The files of some studies and of one split; raises `DataError` for a split that the archive lacks."
-    found = [ArchiveFile(path.parent.name, unquote(path.stem), path) for path in folder.glob("data/*/*.parquet")]
-    if split is not None and split not in (splits := sorted({one.split for one in found})):
+) -> list[ArchiveFile]:  # sorted by study and split
+    "Lists the files of some studies and one split; raises `DataError` for a split that the archive lacks."
+    files = [ArchiveFile(path.parent.name, unquote(path.stem), path) for path in folder.glob("data/*/*.parquet")]
+    if split is not None and split not in (splits := sorted({file.split for file in files})):
         raise DataError(folder, f"has no split {split!r}; there are {', '.join(splits) or 'none'}.")
     wanted = None if studies is None else set(studies)
-    chosen = [one for one in found if split in (None, one.split) and (wanted is None or one.study in wanted)]
-    return sorted(chosen, key=lambda one: (one.study, one.split))
+    chosen = [file for file in files if split in (None, file.split) and (wanted is None or file.study in wanted)]
+    return sorted(chosen, key=lambda file: (file.study, file.split))
 
 # %% ../../nbs/data/05_archive.ipynb #write-file
 def write_rows(
     path: Path,
-    rows: Iterable[dict],  # of to_row
+    rows: Iterable[dict],  # from to_row
     group: int = 500,  # rows held in memory at a time
-) -> int:  # rows written
+) -> int:  # number of rows written
     "Writes a Parquet file, group by group."
     path.parent.mkdir(parents=True, exist_ok=True)
     count, held = 0, []
@@ -131,7 +131,7 @@ def iterate(
     files: Iterable[ArchiveFile],
     group: int = 200,  # rows held in memory at a time
 ) -> Iterator[Transcript]:
-    "The transcripts of some files of an archive; raises `DataError` for a file that is none."
+    "Yields the transcripts of some files of an archive; raises `DataError` for a file of another kind."
     for file in files:
         try:
             with pq.ParquetFile(file.path) as parquet:
@@ -143,13 +143,13 @@ def iterate(
 
 # %% ../../nbs/data/05_archive.ipynb #scan
 def scan(
-    folder: Path,  # of the archive
+    folder: Path,  # folder of the archive
     studies: Iterable[str] | None = None,  # None: all
     split: str | None = None,  # None: all
 ) -> pl.LazyFrame:  # columns of SCHEMA and split
-    "The rows of an archive, read when they are needed."
-    frames = [pl.scan_parquet(one.path).with_columns(split=pl.lit(one.split))
-              for one in archive_files(folder, studies, split)]
+    "Scans the rows of an archive lazily; raises `DataError` for a split that the archive lacks."
+    frames = [pl.scan_parquet(file.path).with_columns(split=pl.lit(file.split))
+              for file in archive_files(folder, studies, split)]
     empty = pl.from_arrow(SCHEMA.empty_table()).with_columns(split=pl.lit("")).lazy()
     return pl.concat([empty, *frames])
 
@@ -157,8 +157,8 @@ def scan(
 COUNTS = ("study", "split", "transcripts", "participants", "experiments", "responses", "characters")
 
 
-def count_rows(rows: pl.LazyFrame) -> pl.DataFrame:  # COUNTS, one row a study and split
-    "Transcripts, participants (within experiments), experiments, responses and characters, without reading a text."
+def count_rows(rows: pl.LazyFrame) -> pl.DataFrame:  # COUNTS, one row per study and split
+    "Counts transcripts, participants (within experiments), experiments, responses and characters, without texts."
     person = pl.struct("experiment", "participant").n_unique()
     return rows.group_by("study", "split").agg(transcripts=pl.len(), participants=person,
                                                experiments=pl.col("experiment").n_unique(),

@@ -30,7 +30,7 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/data/09_conversion.ipynb #study-writer
 class _StudyFiles:
-    "Writes rows to one file a study, holding back at most so many bytes of text."
+    "Writes rows to one file per study, buffering at most `limit` bytes."
 
     def __init__(self, folder: Path, limit: int = 1 << 26):
         self.folder, self.limit, self.total, self.held = folder, limit, 0, {}
@@ -38,7 +38,7 @@ class _StudyFiles:
         self.sizes: dict[str, int] = {}
 
     def add(self, row: dict) -> None:
-        "Takes a row; writes those of the largest study if too much is held."
+        "Buffers a row; writes those of the largest study if the limit is exceeded."
         study, size = row["study"], 4 * len(row["text"]) + 1_000
         self.held.setdefault(study, []).append(row)
         self.sizes[study] = self.sizes.get(study, 0) + size
@@ -47,7 +47,7 @@ class _StudyFiles:
             self.flush(max(self.sizes, key=self.sizes.get))
 
     def flush(self, study: str) -> None:
-        "Writes what is held of a study."
+        "Writes the buffered rows of a study."
         if study not in self.writers:
             path = file_of(self.folder, "whole", study)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class _StudyFiles:
         self.total -= self.sizes.pop(study)
 
     def close(self) -> None:
-        "Writes the rest."
+        "Writes the remaining rows and closes all files."
         for study in list(self.held):
             self.flush(study)
         for writer in self.writers.values():
@@ -64,18 +64,18 @@ class _StudyFiles:
 
 # %% ../../nbs/data/09_conversion.ipynb #divide
 def _divide(folder: Path, study: str, split: np.ndarray) -> None:
-    "Divides the file of a study; split names the side of each of its rows."
+    "Divides the file of a study by the split of each row."
     whole, writers, done = file_of(folder, "whole", study), {}, 0
     try:
         with pq.ParquetFile(whole) as parquet:
             for group in range(parquet.num_row_groups):
                 table = parquet.read_row_group(group)
-                here, done = split[done:done + len(table)], done + len(table)
-                for side in np.unique(here):
+                sides, done = split[done:done + len(table)], done + len(table)
+                for side in np.unique(sides):
                     if side not in writers:
                         file_of(folder, side, study).parent.mkdir(parents=True, exist_ok=True)
                         writers[side] = pq.ParquetWriter(file_of(folder, side, study), SCHEMA, compression="zstd")
-                    writers[side].write_table(table.filter(pa.array(here == side)))
+                    writers[side].write_table(table.filter(pa.array(sides == side)))
     finally:
         for writer in writers.values():
             writer.close()
@@ -83,7 +83,7 @@ def _divide(folder: Path, study: str, split: np.ndarray) -> None:
 
 # %% ../../nbs/data/09_conversion.ipynb #studies-table
 def _studies_table(folder: Path, distinct: dict[str, int], register: pl.DataFrame) -> pl.DataFrame:
-    "Counts of each study and split, and what is known of the study."
+    "Returns the counts of each study and split, with the register's entries."
     counts = count_rows(scan(folder))
     of_study = pl.col("study").replace_strict(distinct, default=0, return_dtype=pl.Int64)
     counts = counts.with_columns(distinct_responses=of_study)
@@ -120,7 +120,7 @@ Licences are those of the studies{licences}.
 
 # %% ../../nbs/data/09_conversion.ipynb #write-card
 def _write_card(folder: Path, name: str, table: pl.DataFrame, seed: int, problems: int) -> None:
-    "Writes the data card: YAML for the hub, and text for people."
+    "Writes the data card: YAML for the hub, text for people."
     splits = table.group_by("split").agg(pl.col("study").n_unique(),
                                          pl.col("transcripts", "responses").sum()).sort("split", descending=True)
     files = "\n".join(f"  - split: {split}\n    path: data/{split}/*.parquet" for split in splits["split"])
@@ -135,7 +135,7 @@ def _write_card(folder: Path, name: str, table: pl.DataFrame, seed: int, problem
 
 # %% ../../nbs/data/09_conversion.ipynb #write-problems
 def _write_problems(folder: Path, problems: Iterable[Problem]) -> None:
-    "Writes the records that could not be read, and why."
+    "Writes the records that could not be read, with the reasons."
     with (folder / "problems.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["source", "line", "field", "message"])
@@ -143,7 +143,7 @@ def _write_problems(folder: Path, problems: Iterable[Problem]) -> None:
 
 # %% ../../nbs/data/09_conversion.ipynb #describe
 def _describe(part: Path, name: str, table: pl.DataFrame, seed: int, problems: list[Problem]) -> None:
-    "Writes what an archive says of itself."
+    "Writes the table of studies, the data card and the problems."
     (part / "data" / "whole").rmdir()
     table.write_parquet(part / STUDIES_FILE)
     _write_card(part, name, table, seed, len(problems))
@@ -152,14 +152,14 @@ def _describe(part: Path, name: str, table: pl.DataFrame, seed: int, problems: l
 # %% ../../nbs/data/09_conversion.ipynb #write-archive
 def write_archive(
     transcripts: Iterable[Transcript],  # in any order, each read once
-    folder: str | Path,  # that is not there yet
-    seed: int = 0,  # of the split
-    seen: Container[str] | None = None,  # digests of texts that were trained on; None: all studies of Psych-101
+    folder: str | Path,  # new folder
+    seed: int = 0,  # seed of the split
+    seen: Container[str] | None = None,  # digests of training texts; None: all studies of Psych-101 count as seen
     problems: list[Problem] = (),  # may grow while the transcripts are read
-    register: pl.DataFrame | None = None,  # of register.register; None: the published studies
-    progress: Callable[[str], None] = lambda line: None,
-) -> pl.DataFrame:  # what studies.parquet holds
-    "Writes transcripts as an archive; raises `UserError` if the folder is there already, or nothing was read."
+    register: pl.DataFrame | None = None,  # from registry.register; None: the published studies
+    progress: Callable[[str], None] = lambda line: None,  # called with the name of each study
+) -> pl.DataFrame:  # contents of studies.parquet
+    "Writes transcripts as an archive; raises `UserError` if the folder exists or there are no transcripts."
     folder = Path(folder)
     part = folder.with_name(f"{folder.name}.part")
     if folder.exists():
@@ -182,9 +182,10 @@ def write_archive(
 # %% ../../nbs/data/09_conversion.ipynb #write-studies
 def _write_studies(transcripts: Iterable[Transcript], part: Path,
                    progress: Callable[[str], None]) -> tuple[pl.DataFrame, dict[str, int]]:
-    """One file a study.
+    """Writes one file per study.
 
     Returns study, participant and digest of each session, and the number of distinct responses of each study.
+    Raises `UserError` if there are no transcripts.
     """
     files, facts, distinct, current = _StudyFiles(part), [], {}, None
     try:
@@ -200,15 +201,15 @@ def _write_studies(transcripts: Iterable[Transcript], part: Path,
     if not facts:
         raise UserError("There is no transcript to convert.")
     table = pl.DataFrame(facts, schema=dict(study=pl.String, participant=pl.String, digest=pl.String), orient="row")
-    return table, {study: len(found) for study, found in distinct.items()}
+    return table, {study: len(responses) for study, responses in distinct.items()}
 
 # %% ../../nbs/data/09_conversion.ipynb #stream
 def stream(
     source: str | Path,  # 'sample', folder, file, alias, hub id, archive, or a folder with Parquet files of the hub
     report: Report,
-    revision: str | None = None,  # of a hub data set
+    revision: str | None = None,  # revision of a hub data set
 ) -> Iterator[Transcript]:
-    "The transcripts of a source, one after the other."
+    "Yields the transcripts of a source."
     path = sample_path() if source == "sample" else Path(os.path.expanduser(source))
     if path.is_dir() and is_archive(path):
         yield from iterate(archive_files(path))
@@ -219,7 +220,7 @@ def stream(
 
 # %% ../../nbs/data/09_conversion.ipynb #without-doubles
 def _all(sources: Iterable[str | Path], report: Report, revision: str | None) -> Iterator[Transcript]:
-    "The transcripts of all sources; raises `DataError` for a study that two of them bring."
+    "Yields the transcripts of all sources; raises `DataError` for a study that two of them contain."
     owner: dict[str, str] = {}
     for source in dict.fromkeys(map(str, sources)):
         for transcript in stream(source, report, revision):
@@ -230,10 +231,10 @@ def _all(sources: Iterable[str | Path], report: Report, revision: str | None) ->
 
 # %% ../../nbs/data/09_conversion.ipynb #digests
 def digests(
-    sources: Iterable[str | Path],  # of transcripts that were trained on
-    revision: str | None = None,  # of a hub data set
+    sources: Iterable[str | Path],  # sources of the training transcripts
+    revision: str | None = None,  # revision of a hub data set
 ) -> set[str]:
-    "The digests of all texts of some sources; raises `DataError` for what cannot be read."
+    "Collects the digests of all texts of some sources; raises `DataError` for any that cannot be read."
     def report(error: DataError) -> None:
         raise error
 
@@ -242,13 +243,17 @@ def digests(
 # %% ../../nbs/data/09_conversion.ipynb #convert
 def convert(
     sources: str | Path | Iterable[str | Path],
-    folder: str | Path,  # of the archive, that is not there yet
-    seed: int = 0,  # of the split
-    seen: Container[str] | None = None,  # digests of texts that were trained on; None: all studies of Psych-101
-    revision: str | None = None,  # of a hub data set
+    folder: str | Path,  # new folder of the archive
+    seed: int = 0,  # seed of the split
+    seen: Container[str] | None = None,  # digests of training texts; None: all studies of Psych-101 count as seen
+    revision: str | None = None,  # revision of a hub data set
     progress: Callable[[str], None] = lambda line: None,  # called with the name of each study
-) -> tuple[pl.DataFrame, list[Problem]]:  # what studies.parquet holds; records that were left out
-    "Writes sources as an archive; raises `DataError` for a file that cannot be read at all."
+) -> tuple[pl.DataFrame, list[Problem]]:  # contents of studies.parquet; records that were left out
+    """Converts sources to an archive.
+
+    Raises `DataError` for a file that cannot be read at all, or a study that two sources contain, and `UserError` if
+    the folder exists or there are no transcripts.
+    """
     sources, problems = [sources] if isinstance(sources, (str, Path)) else list(sources), []
 
     def report(error: DataError) -> None:
@@ -263,8 +268,8 @@ def convert(
 def to_datasets(
     transcripts: Iterable[Transcript],
 ):  # datasets.Dataset, in the columns of archive.SCHEMA
-    "Transcripts as a data set of the library datasets."
-    import datasets  # here, since it takes a second to import
+    "Converts transcripts to a data set of the library datasets."
+    import datasets  # imported late, since it takes a second
 
     return datasets.Dataset(pa.Table.from_pylist(list(map(to_row, transcripts)), SCHEMA))
 
@@ -273,16 +278,16 @@ def from_datasets(
     rows: Iterable[dict],  # a datasets.Dataset with the columns text, study, experiment, participant
     report: Report,  # called with each error
 ) -> Dataset:
-    "The transcripts of a data set of the library datasets."
+    "Reads the transcripts of a data set of the library datasets."
     return Dataset(list(from_rows(rows, report, "datasets")))
 
 # %% ../../nbs/data/09_conversion.ipynb #push
 def push(
-    folder: str | Path,  # of an archive
+    folder: str | Path,  # folder of an archive
     name: str,  # owner/name on the hub
-    private: bool = True,
-) -> str:  # its address
-    "Uploads an archive to the Hugging Face hub, with its card; needs `hf auth login`."
+    private: bool = True,  # visibility of a new data set
+) -> str:  # address of the data set
+    "Uploads an archive to the Hugging Face hub, with its card; needs `hf auth login`. Raises `UserError`."
     from huggingface_hub import HfApi
 
     if not is_archive(Path(folder)):

@@ -28,8 +28,8 @@ from ..transcripts import Transcript
 # %% ../../nbs/data/07_datasets.ipynb #by-study
 def by_study(
     transcripts: Iterable[Transcript],
-) -> dict[str, list[Transcript]]:  # study -> its transcripts, both in the order in which they came
-    "The transcripts of each study."
+) -> dict[str, list[Transcript]]:  # study -> its transcripts, both in their original order
+    "Groups transcripts by study."
     studies: dict[str, list[Transcript]] = {}
     for transcript in transcripts:
         studies.setdefault(transcript.study, []).append(transcript)
@@ -37,7 +37,7 @@ def by_study(
 
 # %% ../../nbs/data/07_datasets.ipynb #counts
 def _counts(transcripts: list[Transcript]) -> dict[str, int]:
-    "The counts of one study."
+    "Counts the contents of one study."
     return {
         "transcripts": len(transcripts),
         "participants": len({transcript.person for transcript in transcripts}),
@@ -49,9 +49,9 @@ def _counts(transcripts: list[Transcript]) -> dict[str, int]:
 
 # %% ../../nbs/data/07_datasets.ipynb #summarise
 def summarise(
-    transcripts: Iterable[Transcript],  # for example a Dataset
-) -> pd.DataFrame:  # one row a study; counts, and total characters
-    "Transcripts, participants, experiments, responses and characters of each study."
+    transcripts: Iterable[Transcript],  # e.g. a Dataset
+) -> pd.DataFrame:  # one row per study: counts, and total characters
+    "Counts transcripts, participants, experiments, responses and characters of each study."
     studies = by_study(transcripts)
     rows = [_counts(rows) for rows in studies.values()]
     return pd.DataFrame(rows, index=pd.Index(studies, name="study"), columns=list(_counts([])))
@@ -59,11 +59,11 @@ def summarise(
 # %% ../../nbs/data/07_datasets.ipynb #dataset
 @dataclass
 class Dataset:
-    "Transcripts, and what could not be read beside them."
+    "Transcripts, with the records and files that could not be read."
     transcripts: list[Transcript]
     problems: list[Problem] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)  # files and folders that were not read
-    source: "Dataset | None" = None  # of which this is a part
+    source: "Dataset | None" = None  # the data set of which this is a part
 
     def __len__(self) -> int:
         return len(self.transcripts)
@@ -76,7 +76,7 @@ class Dataset:
 
     @property
     def whole(self) -> list[Transcript]:
-        "All transcripts of the source, where this is a part of it."
+        "All transcripts of the source if this is a part of it, otherwise its own."
         return self.transcripts if self.source is None else self.source.whole
 
     def __repr__(self) -> str:
@@ -91,13 +91,13 @@ class Dataset:
 
 # %% ../../nbs/data/07_datasets.ipynb #folded
 def _folded(items: list, title: str, limit: int = 20) -> str:
-    "The first items as HTML behind a fold; '' if there are none."
+    "Renders the first items as folded HTML; '' if there are none."
     lines = "".join(f"<li>{html.escape(str(item))}</li>" for item in items[:limit])
     return f"<details><summary>{len(items)} {title}</summary><ul>{lines}</ul></details>" if items else ""
 
 # %% ../../nbs/data/07_datasets.ipynb #spread
 def _spread(rows: list, n: int | None) -> list:
-    "At most `n` of the rows, evenly spread, the first one among them."
+    "Takes at most `n` rows, evenly spread, including the first."
     n = len(rows) if n is None else min(n, len(rows))
     return [rows[i * len(rows) // n] for i in range(n)]
 
@@ -105,9 +105,9 @@ def _spread(rows: list, n: int | None) -> list:
 def select(
     dataset: Dataset,
     studies: Iterable[str] | None = None,  # names of studies; None: all
-    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
-) -> Dataset:  # the same problems and passed_over
-    "A part of a data set; raises `ValueError` for a study that it does not hold."
+    limit: int | None = None,  # most transcripts per study, evenly spread; None: all
+) -> Dataset:  # with the same problems and passed_over
+    "Selects a part of a data set; raises `ValueError` for an unknown study or a negative limit."
     groups = by_study(dataset)
     if isinstance(studies, str) or (limit or 0) < 0:
         raise ValueError("studies is a list of names, limit a number of at least 0.")
@@ -120,13 +120,13 @@ def select(
 
 # %% ../../nbs/data/07_datasets.ipynb #sample-path
 def sample_path() -> Path:
-    "Folder of the built-in sample: transcripts of simulated participants, one folder a study."
+    "Returns the folder of the built-in sample: transcripts of simulated participants, one folder per study."
     return Path(str(files("psych201"))) / "assets" / "sample"
 
 # %% ../../nbs/data/07_datasets.ipynb #load-one
 def _load_one(source: str | Path, report: Report, revision: str | None, wanted: set[str] | None = None,
               split: str | None = None) -> tuple[list[Transcript], list[str]]:
-    "The transcripts of one source, and what was passed over, by what kind of source it is."
+    "Loads the transcripts of one source, of whatever kind, and lists what was not read."
     if not str(source):
         report(DataError("''", "is no source; is a variable of the shell empty?"))
         return [], []
@@ -150,7 +150,7 @@ def _load_one(source: str | Path, report: Report, revision: str | None, wanted: 
 
 # %% ../../nbs/data/07_datasets.ipynb #new-studies
 def _new_studies(transcripts: list[Transcript], seen: set[str], source, report: Report) -> list[Transcript]:
-    "The transcripts whose study was not seen before; each double study is reported."
+    "Keeps the transcripts of studies not seen before; reports each duplicate study."
     for study in sorted(set(by_study(transcripts)) & seen):
         report(DataError(str(source), f"brings the study {study!r} a second time; give the folder that holds both "
                                       "files, or rename one of the "
@@ -160,15 +160,16 @@ def _new_studies(transcripts: list[Transcript], seen: set[str], source, report: 
 # %% ../../nbs/data/07_datasets.ipynb #load
 def load_data(
     source: str | Path | Iterable[str | Path] = "sample",  # sample, folder, file, alias or hub id, or several of them
-    on_error: str = "raise",  # raise: stop at the first problem; collect: read what is good and list the rest
-    studies: list[str] | None = None,  # names of studies; of a folder only these are read; None: all
-    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
-    revision: str | None = None,  # of a hub data set
-    split: str | None = None,  # of an archive or a hub data set; None: all of an archive, train of the hub
+    on_error: str = "raise",  # raise: stop at the first problem; collect: read the good records and list the others
+    studies: list[str] | None = None,  # names of the studies to read; None: all
+    limit: int | None = None,  # most transcripts per study, evenly spread; None: all
+    revision: str | None = None,  # revision of a hub data set
+    split: str | None = None,  # split of an archive or hub data set; None: all of an archive, train of the hub
 ) -> Dataset:
-    """Checked transcripts from anywhere.
+    """Loads checked transcripts from any kind of source.
 
-    Raises `DataError` naming source, line and field (or, with collect, lists them).
+    Raises `DataError` naming source, line and field (with collect, lists these instead), and `ValueError` for an
+    unknown study.
     """
     if on_error not in ("raise", "collect"):
         raise ValueError(f"on_error is 'raise' or 'collect', not {on_error!r}.")
@@ -181,27 +182,27 @@ def load_data(
 
     sources = [source] if isinstance(source, (str, Path)) else list(dict.fromkeys(source))
     wanted = None if studies is None else {studies} if isinstance(studies, str) else set(studies)
-    for one in sources:
-        found, passed_over = _load_one(one, report, revision, wanted, split)
-        loaded.transcripts += _new_studies(found, set(by_study(loaded)), one, report)
+    for origin in sources:
+        transcripts, passed_over = _load_one(origin, report, revision, wanted, split)
+        loaded.transcripts += _new_studies(transcripts, set(by_study(loaded)), origin, report)
         loaded.passed_over += passed_over
-    if wanted and not wanted <= set(by_study(loaded)):  # read everything, to say what there is
+    if wanted and not wanted <= set(by_study(loaded)):  # read everything, to list the available studies in the error
         return select(load_data(sources, on_error, revision=revision, split=split), studies, limit)
     return select(loaded, studies, limit)
 
 # %% ../../nbs/data/07_datasets.ipynb #lazy-dataset
 @dataclass(frozen=True)
 class LazyDataset:
-    "The transcripts of an archive, read when they are needed."
+    "The transcripts of an archive, read lazily."
     folder: Path
     studies: tuple[str, ...] | None = None  # None: all
     split: str | None = None  # None: all
-    limit: int | None = None  # at most so many transcripts per study, evenly spread
-    problems: tuple = ()  # an archive holds what could be read
+    limit: int | None = None  # most transcripts per study, evenly spread
+    problems: tuple = ()  # always empty: an archive holds what could be read
     passed_over: tuple = ()
 
     def counts(self) -> pd.DataFrame:
-        "COUNTS of archive, one row a study and split."
+        "Counts its contents: columns archive.COUNTS, one row per study and split."
         return count_rows(scan(self.folder, self.studies, self.split)).to_pandas()
 
     def __len__(self) -> int:
@@ -218,7 +219,7 @@ class LazyDataset:
         return LazyDataset(self.folder, self.studies)
 
     def parts(self) -> Iterator[tuple[str, Dataset]]:
-        "Study after study, each as a data set in memory that knows the whole of its study."
+        "Yields one study at a time, as a data set in memory that knows the whole study."
         for study in dict.fromkeys(file.study for file in archive_files(self.folder, self.studies, self.split)):
             splits = {file.split: list(iterate([file])) for file in archive_files(self.folder, [study])}
             everything = [transcript for rows in splits.values() for transcript in rows]
@@ -233,29 +234,29 @@ class LazyDataset:
 
 # %% ../../nbs/data/07_datasets.ipynb #open-data
 def open_data(
-    source: str | Path | Iterable[str | Path] = "sample",  # as for load
+    source: str | Path | Iterable[str | Path] = "sample",  # as for load_data
     on_error: str = "raise",
     studies: Iterable[str] | None = None,
-    limit: int | None = None,  # at most so many transcripts per study, evenly spread; None: all
+    limit: int | None = None,  # most transcripts per study, evenly spread; None: all
     revision: str | None = None,
     split: str | None = None,
 ) -> Dataset | LazyDataset:
-    """The transcripts of an archive as they are needed.
+    """Opens an archive lazily; loads any other source into memory as `load_data` does.
 
-    Of anything else in memory, as load does. Raises `ValueError` for a study that is not there.
+    Raises `ValueError` for an unknown study, and `DataError` as `load_data`.
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     folder = Path(os.path.expanduser(sources[0])) if len(sources) == 1 else None
     if folder is None or not is_archive(folder):
         return load_data(sources, on_error, studies, limit, revision, split)
-    there = {file.study for file in archive_files(folder, split=split)}
-    if unknown := sorted(set(studies or ()) - there):
-        raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(sorted(there)) or 'none'}.")
+    available = {file.study for file in archive_files(folder, split=split)}
+    if unknown := sorted(set(studies or ()) - available):
+        raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(sorted(available)) or 'none'}.")
     return LazyDataset(folder, tuple(studies) if studies else None, split, limit)
 
 # %% ../../nbs/data/07_datasets.ipynb #cards-of
 def _cards_of(folder: Path) -> list[StudyCard]:
-    "What a source says of its studies."
+    "Reads the study cards of a source."
     if not is_archive(folder):
         return study_cards(folder)
     kept = [field.name for field in fields(StudyCard) if field.name != "trials"]
@@ -265,9 +266,9 @@ def _cards_of(folder: Path) -> list[StudyCard]:
 
 # %% ../../nbs/data/07_datasets.ipynb #studies-of
 def studies(
-    source: str | Path | Iterable[str | Path] = (),  # folders of studies of one's own
-) -> pd.DataFrame:  # one row a study; see register.register
-    "What is known of each study: data set, domain, paradigm, kind of response, whether it was released."
+    source: str | Path | Iterable[str | Path] = (),  # folders with your own studies
+) -> pd.DataFrame:  # one row per study; see registry.register
+    "Lists each study with its data set, domain, paradigm, kind of response and release status."
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    folders = [sample_path() if one == "sample" else Path(os.path.expanduser(one)) for one in sources]
+    folders = [sample_path() if origin == "sample" else Path(os.path.expanduser(origin)) for origin in sources]
     return register(card for folder in folders if folder.exists() for card in _cards_of(folder))

@@ -24,27 +24,28 @@ from ..transcripts import OPEN, Transcript
 # %% ../../nbs/data/10_description.ipynb #instructions
 def instructions(
     transcript: Transcript,
-) -> str:  # without white space around it; '' if the session begins with a response, or has none
-    "The text before the first response."
+) -> str:  # without surrounding white space; '' if the session begins with a response or has none
+    "Returns the text before the first response."
     return transcript.text[: transcript.spans[0].start - len(OPEN)].strip() if transcript.spans else ""
 
 # %% ../../nbs/data/10_description.ipynb #of-experiments
 def _of_experiments(transcripts: list[Transcript], most: int) -> Iterator[tuple[str, str]]:
-    "(experiment, instructions) of at most so many sessions of each experiment, those with the smallest keys."
-    told: dict[str, list[tuple[str, str]]] = {}
+    "Yields (experiment, instructions) of at most `most` sessions of each experiment, those with the smallest keys."
+    keyed: dict[str, list[tuple[str, str]]] = {}
     for transcript in transcripts:
-        told.setdefault(transcript.experiment, []).append((transcript.key, instructions(transcript)))
-    for experiment, sessions in told.items():
-        yield from ((experiment, text) for _, text in heapq.nsmallest(most, (one for one in sessions if one[1])))
+        keyed.setdefault(transcript.experiment, []).append((transcript.key, instructions(transcript)))
+    for experiment, sessions in keyed.items():
+        nonempty = (session for session in sessions if session[1])
+        yield from ((experiment, text) for _, text in heapq.nsmallest(most, nonempty))
 
 # %% ../../nbs/data/10_description.ipynb #description
 @dataclass
 class Description:
-    "What a data set holds."
-    people: pd.DataFrame  # one row a person: study, person, PERSON_FIELDS and ..._written
+    "The contents of a data set."
+    people: pd.DataFrame  # study, person, PERSON_FIELDS and ..._written; one row per participant
     fields: pd.DataFrame  # participants.REPORT: how the fields of each study were read
-    studies: pd.DataFrame  # STUDY_COLUMNS, one row a study
-    instructions: pd.DataFrame  # study, experiment, domain, text; a few rows an experiment
+    studies: pd.DataFrame  # STUDY_COLUMNS; one row per study
+    instructions: pd.DataFrame  # study, experiment, domain, text; a few rows per experiment
 
 # %% ../../nbs/data/10_description.ipynb #study-columns
 STUDY_COLUMNS = ("study", "domain", "released", "participants", "transcripts", "experiments", "without_instructions",
@@ -53,14 +54,14 @@ _PERSON_COLUMNS = ["study", "person", *(name for field in PERSON_FIELDS for name
 
 # %% ../../nbs/data/10_description.ipynb #parts
 def _parts(dataset: Dataset | LazyDataset) -> Iterator[tuple[str, list[Transcript]]]:
-    "The transcripts of study after study."
+    "Yields the transcripts of one study at a time."
     if isinstance(dataset, LazyDataset):
         return ((study, list(part)) for study, part in dataset.parts())
     return iter(by_study(dataset).items())
 
 # %% ../../nbs/data/10_description.ipynb #describe-study
 def _describe_study(study: str, transcripts: list[Transcript], who: pd.DataFrame, told: list[tuple[str, str]]) -> dict:
-    "The counts of a study; domain and release follow from the register."
+    "Counts the contents of a study; domain and release come from the register."
     experiments = {transcript.experiment for transcript in transcripts}
     return dict(study=study, participants=len(who), transcripts=len(transcripts), experiments=len(experiments),
                 without_instructions=len(experiments - {experiment for experiment, _ in told}),
@@ -71,33 +72,33 @@ def _describe_study(study: str, transcripts: list[Transcript], who: pd.DataFrame
 # %% ../../nbs/data/10_description.ipynb #describe
 def describe(
     dataset: Dataset | LazyDataset,
-    # of register.register, or data.studies for a study.toml; None: the published studies
+    # from registry.register, or data.studies for a study.toml; None: the published studies
     table: pd.DataFrame | None = None,
-    texts: int = 5,  # instructions of at most so many sessions an experiment
+    texts: int = 5,  # most sessions per experiment whose instructions are kept
     progress: Callable[[str], None] = lambda study: None,  # called with the name of each study
 ) -> Description:
-    "People, studies and instructions of a data set, in memory for one study at a time."
+    "Describes the participants, studies and instructions of a data set, with one study in memory at a time."
     known = (register() if table is None else table).set_index("study")
-    everyone, reports, rows, told = [], [], [], []
+    everyone, reports, rows, kept = [], [], [], []
     for study, transcripts in _parts(dataset):
         progress(study)
         who, first = people(transcripts)[_PERSON_COLUMNS], list(_of_experiments(transcripts, texts))
         everyone.append(who)
         reports.append(field_report(transcripts))
         rows.append(_describe_study(study, transcripts, who, first))
-        told += [(study, *one) for one in first]
+        kept += [(study, experiment, text) for experiment, text in first]
     studies = pd.DataFrame(rows, columns=[name for name in STUDY_COLUMNS if name not in ("domain", "released")])
     domain = known["domain"].reindex(studies["study"]).fillna("").to_numpy()
     studies = studies.assign(domain=domain,
                              released=known["released"].reindex(studies["study"]).eq(True).to_numpy())[[*STUDY_COLUMNS]]
-    texts_of = pd.DataFrame(told, columns=["study", "experiment", "text"])
+    texts_of = pd.DataFrame(kept, columns=["study", "experiment", "text"])
     texts_of = texts_of.merge(studies[["study", "domain"]], how="left")
     return Description(_stack(everyone, _PERSON_COLUMNS), _stack(reports, REPORT), studies,
                        texts_of[["study", "experiment", "domain", "text"]])
 
 # %% ../../nbs/data/10_description.ipynb #stack
 def _stack(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    "Tables below each other; empty ones decide nothing about types."
+    "Concatenates tables; empty ones do not affect the types of columns."
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
 
@@ -108,13 +109,13 @@ UNKNOWN_DOMAIN = "Unknown"
 def by_domain(
     studies: pd.DataFrame,  # columns STUDY_COLUMNS
 ) -> pd.DataFrame:
-    """What a data set holds of each domain.
+    """Counts the contents of each domain.
 
-    Returns domain, studies, participants, responses, published_studies; one row a domain of either, and Unknown if
-    there are any.
+    Returns domain, studies, participants, responses, published_studies: one row per domain of either the data set or
+    Psych-201, and one for Unknown if there are any.
     """
-    own = studies.assign(domain=studies["domain"].replace("", UNKNOWN_DOMAIN)).groupby("domain").agg(
+    counts = studies.assign(domain=studies["domain"].replace("", UNKNOWN_DOMAIN)).groupby("domain").agg(
         studies=("study", "size"), participants=("participants", "sum"), responses=("responses", "sum"))
     published = published_studies().query("released")["domain"].value_counts().rename("published_studies")
-    rows = [name for name in (*DOMAINS, UNKNOWN_DOMAIN) if name in own.index or name in published.index]
-    return own.join(published, how="outer").reindex(rows).fillna(0).astype(int).rename_axis("domain").reset_index()
+    rows = [name for name in (*DOMAINS, UNKNOWN_DOMAIN) if name in counts.index or name in published.index]
+    return counts.join(published, how="outer").reindex(rows).fillna(0).astype(int).rename_axis("domain").reset_index()

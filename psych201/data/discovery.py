@@ -25,12 +25,12 @@ _ENDING = re.compile(r"\.(jsonl|ndjson)(\.gz|\.txt)?$", re.IGNORECASE)
 
 
 def is_leftover(path: PurePosixPath | Path) -> bool:
-    "True for what is hidden, or a leftover of a file system."
+    "Returns True for hidden files and leftovers of a file system."
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def is_transcripts(name: str) -> bool:
-    "True for the name of a file of transcripts that is no leftover."
+    "Returns True for the name of a file of transcripts that is not a leftover."
     return bool(_ENDING.search(name)) and not is_leftover(PurePosixPath(name))
 
 # %% ../../nbs/data/03_discovery.ipynb #generic
@@ -40,41 +40,41 @@ _ROOM = r"data|datasets?|records?|participants?|sessions?|archive|all|train|test
 
 
 def _is(kinds: str, name: str) -> bool:
-    "True if a name is made of such words alone."
+    "Returns True if a name consists of words of these kinds and part numbers alone."
     return bool(re.fullmatch(rf"(?i)(({kinds}|{_PART})[\s._-]*)+", name))
 
 
 def is_generic(name: str) -> bool:
-    "True for a name that says what is inside, or which part of a study."
+    "Returns True for a name that describes the contents or a part of a study."
     return _is(f"{_KIND}|{_ROOM}", name)
 
 # %% ../../nbs/data/03_discovery.ipynb #room
 @dataclass
 class Folder:
-    "A folder or a zip: the files in it, and the folders in it."
+    "A folder or zip with its files and folders."
     name: str
-    place: tuple[str, ...] = ()  # from the top
+    place: tuple[str, ...] = ()  # path from the root of the tree
     files: list[TranscriptFile] = field(default_factory=list)
     folders: dict[str, "Folder"] = field(default_factory=dict)
-    card: StudyCard | None = None  # what its study.toml says
+    card: StudyCard | None = None  # from its study.toml
     packed: bool = False  # some of its files come from a zip of the contribution layout
 
     def folder(self, *names: str) -> "Folder":
-        "A folder below this one, made where it is not there yet."
+        "Returns a folder below this one, creating it if necessary."
         for name in names:
             self = self.folders.setdefault(name, Folder(name, (*self.place, name)))
         return self
 
     def all_files(self) -> list[TranscriptFile]:
-        "Its files and those of all folders below."
+        "Lists its files and those of all folders below."
         return self.files + [file for _, folder in sorted(self.folders.items()) for file in folder.all_files()]
 
 # %% ../../nbs/data/03_discovery.ipynb #members-of
-MOST_MEMBERS, MOST_NESTED = 100_000, 3  # of a zip; zips within zips
+MOST_MEMBERS, MOST_NESTED = 100_000, 3  # limits: files in a zip; levels of nested zips
 
 
 def _members(stream: BinaryIO, members: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    "The files of transcripts in a zip, and study.toml, by their names inside; also those in zips within it."
+    "Yields the member names of transcript files and study.toml in a zip, also in nested zips."
     with zipfile.ZipFile(stream) as archive:
         names = sorted(name for name in archive.namelist() if not is_leftover(PurePosixPath(name)))
         if len(names) > MOST_MEMBERS or len(members) >= MOST_NESTED:
@@ -88,35 +88,35 @@ def _members(stream: BinaryIO, members: tuple[str, ...] = ()) -> Iterator[tuple[
 
 # %% ../../nbs/data/03_discovery.ipynb #plain-name
 def _stem(name: str) -> str:
-    "A name without the ending of a zip or of a file of transcripts."
+    "Strips the ending of a zip or a file of transcripts."
     return _ENDING.sub("", re.sub(r"(?i)\.zip$", "", name))
 
 # %% ../../nbs/data/03_discovery.ipynb #place
 def _is_flat(zip_name: str, folder: str) -> bool:
-    "True for a zip of the contribution layout, or one that is called like its folder."
+    "Returns True for a zip of the contribution layout, or one with the name of its folder."
     stem = _stem(zip_name)
     return _is(_KIND, stem) or not is_generic(folder) and stem.lower().startswith(folder.lower())
 
 
 def _place(folder: Folder, names: tuple[str, ...]) -> tuple[Folder, tuple[str, ...]]:
-    "The folder of a file that may lie in zips, and its place in the tree."
+    "Returns the folder of a file, which may be inside zips, and its place in the tree."
     path, flat = [folder.name], None
     for name in names[:-1]:
-        *folders, own = PurePosixPath(name).parts
+        *folders, last = PurePosixPath(name).parts
         path += folders
-        flat = flat or (len(path) if _is_flat(own, path[-1]) else None)
-        path += [] if _is_flat(own, path[-1]) else [_stem(own)]
-    *folders, own = PurePosixPath(names[-1]).parts
+        flat = flat or (len(path) if _is_flat(last, path[-1]) else None)
+        path += [] if _is_flat(last, path[-1]) else [_stem(last)]
+    *folders, last = PurePosixPath(names[-1]).parts
     path += folders
     home = path[:flat]
     once = lambda path: tuple(name for before, name in zip(path, path[1:]) if before != name)  # wulff2020.zip/wulff2020
-    found = folder.folder(*once(home))
-    found.packed |= flat is not None
-    return found, (*folder.place, *once(path), re.sub(r"(?i)\.(gz|txt)$", "", own))
+    target = folder.folder(*once(home))
+    target.packed |= flat is not None
+    return target, (*folder.place, *once(path), re.sub(r"(?i)\.(gz|txt)$", "", last))
 
 # %% ../../nbs/data/03_discovery.ipynb #table-of
 def _table_of(file: TranscriptFile, card: StudyCard, folder: Folder) -> TranscriptFile:
-    "The table of trials that a study.toml names; raises `DataError` if it is not beside it."
+    "Returns the table of trials that a study.toml names; raises `DataError` if it is missing or elsewhere."
     name = PurePosixPath(card.trials.file)
     path = file.path if file.members else file.path.parent / name
     members = (*file.members[:-1], str(PurePosixPath(file.members[-1]).parent / name)) if file.members else ()
@@ -130,11 +130,11 @@ def _table_of(file: TranscriptFile, card: StudyCard, folder: Folder) -> Transcri
     raise DataError(file.name, f"names {card.trials.file!r}, which is no file in its folder or below.", field="file")
 
 # %% ../../nbs/data/03_discovery.ipynb #most-bytes
-_MOST_BYTES = 1_000_000  # of a study.toml
+_MOST_BYTES = 1_000_000  # size limit of a study.toml
 
 # %% ../../nbs/data/03_discovery.ipynb #add-study-file
 def _add_study_file(folder: Folder, file: TranscriptFile) -> None:
-    "Takes what a study.toml says, unless another one counts; what cannot be read is a file with a problem."
+    "Adds the card of a study.toml to its folder, unless it has one; an unreadable one becomes a file with a problem."
     if folder.card is not None:
         return
     try:
@@ -147,7 +147,7 @@ def _add_study_file(folder: Folder, file: TranscriptFile) -> None:
 
 # %% ../../nbs/data/03_discovery.ipynb #list-members
 def _list(stream: BinaryIO) -> list[tuple[str, ...]] | Exception:
-    "The files of transcripts in a zip, or why it cannot be opened."
+    "Lists the files of transcripts in a zip, or returns the error that prevents opening it."
     try:
         return list(_members(stream))
     except UNZIP_ERRORS as error:
@@ -155,17 +155,17 @@ def _list(stream: BinaryIO) -> list[tuple[str, ...]] | Exception:
 
 # %% ../../nbs/data/03_discovery.ipynb #add-file
 def _add(folder: Folder, path: Path) -> None:
-    "Puts a file, or the files of a zip, into the tree; path lies in the folder."
+    "Adds a file, or the files of a zip, to the tree; the path is inside the folder."
     if path.suffix.lower() != ".zip":
-        found = [()]
+        listed = [()]
     else:
         with path.open("rb") as stream:
-            found = _list(stream)
-        if isinstance(found, Exception):
+            listed = _list(stream)
+        if isinstance(listed, Exception):
             home, place = _place(folder, (path.name, path.name))
-            home.files.append(TranscriptFile(path, (), place, damaged(str(path), found)))
+            home.files.append(TranscriptFile(path, (), place, damaged(str(path), listed)))
             return
-    for members in found:
+    for members in listed:
         home, place = _place(folder, (path.name, *members) if members else (path.name,))
         file = TranscriptFile(path, members, place)
         if place[-1] == STUDY_FILE:
@@ -177,7 +177,7 @@ def _add(folder: Folder, path: Path) -> None:
 def tree(
     root: Path,  # a folder, or one file
 ) -> Folder:
-    "All files of transcripts below a folder, zips opened; or those of one file."
+    "Builds the tree of transcript files below a folder, including zips, or of one file."
     top = Folder(root.name if root.is_dir() else root.parent.name)
     if root.is_file():
         _add(top, root)
@@ -204,25 +204,25 @@ class StudyFiles:
     study: str
     files: list[TranscriptFile]
     below: list[TranscriptFile] = field(default_factory=list)  # further down, not read
-    card: StudyCard | None = None  # what its study.toml says
+    card: StudyCard | None = None  # from its study.toml
 
     @property
     def kind(self) -> str:
-        "Of the responses: choice, number, text, or '' if nobody says."
+        "Kind of response: choice, number, text, or '' if unknown."
         return self.card.response if self.card else ""
 
 # %% ../../nbs/data/03_discovery.ipynb #named
 def _named(folder: Folder, name: str) -> dict[str, list[TranscriptFile]]:
-    "The files of a folder by their own names, if these are studies; {} if they are parts of one."
-    found: dict[str, list[TranscriptFile]] = {}
+    "Groups the files of a folder by name if they are separate studies; {} if they are parts of one."
+    groups: dict[str, list[TranscriptFile]] = {}
     for file in folder.files:
-        found.setdefault(_stem(file.place[-1]), []).append(file)
-    parts = [one for one in found if is_generic(one) or one.lower().startswith(name.lower())]
-    return {} if parts or folder.packed or len(found) < 2 else found
+        groups.setdefault(_stem(file.place[-1]), []).append(file)
+    parts = [stem for stem in groups if is_generic(stem) or stem.lower().startswith(name.lower())]
+    return {} if parts or folder.packed or len(groups) < 2 else groups
 
 # %% ../../nbs/data/03_discovery.ipynb #parts-of
 def _parts(folder: Folder) -> list[TranscriptFile] | None:
-    "All files of a folder, if everything below it is generic; None if something has a name."
+    "Lists all files of a folder if all names below it are generic; otherwise returns None."
     if not all(map(is_generic, folder.folders)):
         return None
     below = [_parts(inner) for _, inner in sorted(folder.folders.items())]
@@ -230,68 +230,68 @@ def _parts(folder: Folder) -> list[TranscriptFile] | None:
 
 # %% ../../nbs/data/03_discovery.ipynb #card-of
 def _cards(folder: Folder) -> list[tuple[str, StudyCard]]:
-    "(name of the folder, what its study.toml says) of a folder and all below."
-    own = [(folder.name, folder.card)] if folder.card else []
-    return own + [card for _, inner in sorted(folder.folders.items()) for card in _cards(inner)]
+    "Lists (folder name, card) of a folder and all folders below."
+    cards = [(folder.name, folder.card)] if folder.card else []
+    return cards + [card for _, inner in sorted(folder.folders.items()) for card in _cards(inner)]
 
 
 def _card_of(folder: Folder) -> StudyCard | None:
-    "What the study.toml of a study says that fills a folder and generic ones below; None if there is none, or several."
+    "Returns the card of a study that fills a folder and generic folders below; None if there is none or several."
     cards = [card for _, card in _cards(folder)]
     return folder.card or (cards[0] if len(cards) == 1 else None)
 
 # %% ../../nbs/data/03_discovery.ipynb #studies-of
 def studies_of(
     folder: Folder,
-    name: str,  # of the folder, or of the file without its ending
-) -> list[StudyFiles]:  # in the order of their names
-    "Which studies a tree holds, and their files."
+    name: str,  # name of the folder, or of the file without its ending
+) -> list[StudyFiles]:  # sorted by name
+    "Divides a tree into studies with their files."
     folders = [inner for _, inner in sorted(folder.folders.items())]
     named = _named(folder, name)
     if folder.files and not named:
         return [StudyFiles(name, folder.files, [file for inner in folders for file in inner.all_files()], folder.card)]
     if not folder.files and folders and (files := _parts(folder)):
         return [StudyFiles(name, files, card=_card_of(folder))]
-    found = [StudyFiles(study, files, card=folder.card) for study, files in named.items()]
-    found += [study for inner in folders for study in studies_of(inner, inner.name)]
-    return sorted(found, key=lambda one: one.study)
+    studies = [StudyFiles(study, files, card=folder.card) for study, files in named.items()]
+    studies += [study for inner in folders for study in studies_of(inner, inner.name)]
+    return sorted(studies, key=lambda study: study.study)
 
 # %% ../../nbs/data/03_discovery.ipynb #find-studies
 def _tree_and_name(path: str | Path) -> tuple[Folder, str]:
-    "The tree of a folder or file, and its own name."
-    path = Path(os.path.abspath(path))  # not resolved: a link has a name of its own
-    own = path.name if path.is_dir() else _stem(path.name)
-    return tree(path), path.parent.name if path.is_file() and is_generic(own) else own
+    "Returns the tree of a folder or file, and its name."
+    path = Path(os.path.abspath(path))  # not resolved: a link keeps its name
+    name = path.name if path.is_dir() else _stem(path.name)
+    return tree(path), path.parent.name if path.is_file() and is_generic(name) else name
 
 
 def find_studies(
     path: str | Path,  # a folder, or a file
 ) -> list[StudyFiles]:
-    "The studies of a folder or file, with their files."
+    "Finds the studies of a folder or file, with their files."
     return studies_of(*_tree_and_name(path))
 
 # %% ../../nbs/data/03_discovery.ipynb #study-cards
 def study_cards(
     path: str | Path,  # a folder, or a file
-) -> list[StudyCard]:  # by the names of their studies
-    "What each study.toml below says, also in zips; raises `DataError` for one that cannot be read."
+) -> list[StudyCard]:  # sorted by study
+    "Reads each study.toml below a folder, also in zips; raises `DataError` for an unreadable one."
     top, name = _tree_and_name(path)
     top.name = name
     studies = studies_of(top, name)
     for study in studies:
         for file in study.files:
-            if file.place[-1] == STUDY_FILE:  # it is no transcripts, and here only with a problem
+            if file.place[-1] == STUDY_FILE:  # not transcripts: listed here only if it has a problem
                 raise file.problem
-    found = [(study.study, study.card) for study in studies if study.card]
-    used = {id(card) for _, card in found}
-    return [replace(card, study=study) for study, card in found
-            + [one for one in _cards(top) if id(one[1]) not in used]]
+    cards = [(study.study, study.card) for study in studies if study.card]
+    used = {id(card) for _, card in cards}
+    return [replace(card, study=study) for study, card in cards
+            + [named for named in _cards(top) if id(named[1]) not in used]]
 
 # %% ../../nbs/data/03_discovery.ipynb #near-misses
 def near_misses(
     folder: Path,
 ) -> list[Path]:  # at most five
-    "Files of a folder that may hold transcripts under another ending."
+    "Lists files of a folder that may hold transcripts under another ending."
     paths = (Path(place, name) for place, _, names in os.walk(folder) for name in sorted(names))
     return [path for path in paths if re.search(r"(?i)\.(json|csv|tsv|xlsx|txt|parquet|7z|rar|tar|tgz|gz)$", path.name)
             and not is_leftover(path.relative_to(folder)) and not is_transcripts(path.name)][:5]

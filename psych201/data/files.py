@@ -24,15 +24,15 @@ from .other_formats import Trials
 from ..errors import DataError
 
 # %% ../../nbs/data/01_files.ipynb #report-callable-dataerror-none
-Report = Callable[[DataError], None]  # what is done with an error: raise it or note it
+Report = Callable[[DataError], None]  # handles an error: raises it or collects it
 
 # %% ../../nbs/data/01_files.ipynb #ignore
 def ignore(error: DataError) -> None:
-    "A report that goes nowhere, for a first look."
+    "Ignores an error."
 
 # %% ../../nbs/data/01_files.ipynb #decode-line
 def _decode_line(line: bytes, number: int, source: str) -> object:
-    "The JSON value of one line; raises `DataError` saying what is wrong with it."
+    "Parses one line as JSON; raises `DataError` with the reason if it cannot."
     try:
         value = json.loads(line.decode("utf-8").rstrip("\r\n"))
         if value is not None:
@@ -43,19 +43,19 @@ def _decode_line(line: bytes, number: int, source: str) -> object:
     except json.JSONDecodeError as error:
         message = (f"is not JSON: {error.msg.removesuffix(' at')} at character {error.colno}; each line must "
                    "be one complete JSON object.")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, deeply nested brackets
         message = f"cannot be read as JSON ({str(error).split(';')[0]}); simplify that line."
     raise DataError(source, message, number)
 
 # %% ../../nbs/data/01_files.ipynb #lines
-MAX_LINE, MAX_FILE = 1 << 26, 1 << 34  # bytes: 64 MB a line, 16 GB a file
+MAX_LINE, MAX_FILE = 1 << 26, 1 << 34  # bytes: 64 MB per line, 16 GB per file
 
 # %% ../../nbs/data/01_files.ipynb #lines-2
 def _lines(
     stream: BinaryIO,
-    source: str,  # its name, for errors
+    source: str,  # name of the file, for errors
 ) -> Iterator[tuple[int, bytes]]:  # (line number from 1, line)
-    "The lines of a file, without a byte order mark; raises `DataError` for one that is too long, or a file that is."
+    "Yields the lines of a file, without byte order mark; raises `DataError` if a line or the file is too long."
     number = size = 0
     while line := stream.readline(MAX_LINE + 1):
         number, size = number + 1, size + len(line)
@@ -70,10 +70,10 @@ def _lines(
 # %% ../../nbs/data/01_files.ipynb #read-jsonl
 def read_jsonl(
     stream: BinaryIO,  # a .jsonl file, UTF-8, with or without a byte order mark
-    source: str,  # its name, for errors
-    report: Report,  # called with each line that is not JSON
+    source: str,  # name of the file, for errors
+    report: Report,  # called with the error of each line that is not JSON
 ) -> Iterator[tuple[int, object]]:  # (line number from 1, record); the record is None after a reported error
-    "The records of a .jsonl file; blank lines are passed over."
+    "Yields the records of a .jsonl file; skips blank lines."
     for number, line in _lines(stream, source):
         if line.strip():
             try:
@@ -84,18 +84,18 @@ def read_jsonl(
 
 # %% ../../nbs/data/01_files.ipynb #is-utf16
 def _is_utf16(head: bytes) -> bool:
-    "True for the beginning of a file in UTF-16: a byte order mark, or every other byte zero."
+    "Returns True for the beginning of a UTF-16 file: a byte order mark, or every other byte zero."
     return head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[:64].count(b"\0") >= max(1, len(head[:64]) // 4)
 
 # %% ../../nbs/data/01_files.ipynb #is-table
 def _is_table(first: bytes) -> bool:
-    "True for a first line of names or values between commas, semicolons or tabs."
+    "Returns True for a first line of names or values separated by commas, semicolons or tabs."
     return first[:1] not in (b"{", b"[", b'"', b"") and bool(re.search(rb"\w+[,;\t]\s*\"?\w", first))
 
 # %% ../../nbs/data/01_files.ipynb #check-beginning
 def check_beginning(
     head: bytes,  # the first few thousand bytes of a file
-    source: str,  # its name, for errors
+    source: str,  # name of the file, for errors
 ) -> None:
     "Raises `DataError` for UTF-16, JSON over several lines, and tables."
     if _is_utf16(head):
@@ -110,26 +110,26 @@ def check_beginning(
 
 # %% ../../nbs/data/01_files.ipynb #transcript-file
 class TranscriptFile(NamedTuple):
-    "A file of records, which may lie in a zip."
-    path: Path  # of the file, or of the zip
-    members: tuple[str, ...] = ()  # names inside: of the file, or of a zip and of the file in it
+    "A file of records, possibly inside a zip."
+    path: Path  # path of the file, or of the zip
+    members: tuple[str, ...] = ()  # names inside the zip: of the file, or of a nested zip and the file in it
     place: tuple[str, ...] = ()  # folders and name, as if all zips were unpacked; the name without .gz and .txt
-    problem: DataError | None = None  # why it cannot be read, where that is known
-    trials: Trials | None = None  # it is a table, and this is how its rows are told
+    problem: DataError | None = None  # why it cannot be read, if known
+    trials: Trials | None = None  # for a table of trials: how its rows become transcripts
 
     @property
     def name(self) -> str:
-        "For errors."
+        "Name of the file for error messages."
         return "/".join([str(self.path), *self.members]).replace("\n", "\\n")
 
 # %% ../../nbs/data/01_files.ipynb #damaged
 UNZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError,
                 RuntimeError, OSError, ValueError,
-                KeyError, IndexError)  # what a damaged zip raises, found by fuzzing
+                KeyError, IndexError)  # exceptions that damaged zips raise, found by fuzzing
 
 # %% ../../nbs/data/01_files.ipynb #damaged-2
 def damaged(name: str, error: Exception) -> DataError:
-    "What to say of a file that cannot be unpacked."
+    "Returns the error for a file that cannot be unpacked."
     return DataError(name, f"cannot be unpacked ({error}); zip prompts.jsonl again, without a password.")
 
 # %% ../../nbs/data/01_files.ipynb #opened
@@ -137,7 +137,7 @@ def damaged(name: str, error: Exception) -> DataError:
 def opened(
     file: TranscriptFile,
 ) -> Iterator[BinaryIO]:
-    "Opens a file, also inside zips, and unfolds .gz; raises `DataError` if it cannot be unpacked."
+    "Opens a file, also inside zips, and decompresses .gz; raises `DataError` if it cannot be unpacked."
     if file.problem:
         raise file.problem
     with file.path.open("rb") as stream, ExitStack() as stack:
@@ -145,7 +145,7 @@ def opened(
             for member in file.members:
                 stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(stream)).open(member))
             yield stack.enter_context(gzip.GzipFile(fileobj=stream)) if file.name.lower().endswith(".gz") else stream
-        except DataError:  # of whoever reads
+        except DataError:  # from the caller's code
             raise
         except UNZIP_ERRORS as error:
             raise damaged(file.name, error) from None

@@ -24,9 +24,9 @@ _RENAMED = {"participant_id": "participant", "subject": "participant", "subject_
 
 # %% ../../nbs/data/00_other_formats.ipynb #rename
 def _rename(record: dict) -> dict:
-    "A record with the names of the contribution layout, where they are not taken."
+    "Renames the fields of a record to those of the contribution layout, unless these exist."
     new = {name: target for name, target in _RENAMED.items() if name in record and target not in record}
-    first = {target: name for name, target in reversed(new.items())}  # of two names for one field the first counts
+    first = {target: name for name, target in reversed(new.items())}  # the first of two names for one field counts
     return {new[name] if first.get(new.get(name)) == name else name: value for name, value in record.items()}
 
 # %% ../../nbs/data/00_other_formats.ipynb #chat
@@ -35,7 +35,7 @@ _ROLES = {"system": "shown", "developer": "shown", "user": "shown", "human": "sh
 
 # %% ../../nbs/data/00_other_formats.ipynb #turn
 def _turn(message: object, source: str, line: int | None) -> tuple[str, str]:
-    "(kind, content) of a message; raises `DataError` for one that is none."
+    "Returns (kind, content) of a message; raises `DataError` for an invalid one."
     role, content = (message.get("role", message.get("from")),
                      message.get("content", message.get("value"))) if isinstance(message, dict) else (None, None)
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
@@ -47,7 +47,7 @@ def _turn(message: object, source: str, line: int | None) -> tuple[str, str]:
 
 # %% ../../nbs/data/00_other_formats.ipynb #marked
 def _marked(content: str) -> str:
-    "A turn of the assistant as a response, white space outside of the markers; as it is if it has markers of its own."
+    "Marks a turn of the assistant as a response, without its outer white space, unless it has markers already."
     inner = content.strip()
     if OPEN in content or not inner:
         return content if OPEN in content else f"{OPEN}{CLOSE}"
@@ -57,10 +57,10 @@ def _marked(content: str) -> str:
 # %% ../../nbs/data/00_other_formats.ipynb #chat-text
 def chat_text(
     messages: list,  # dicts with role and content, or from and value
-    source: str = "chat",  # for errors
+    source: str = "chat",  # name of the file, for errors
     line: int | None = None,
 ) -> str:
-    "The turns of a chat as a transcript, those of the assistant marked."
+    "Joins the turns of a chat into a transcript with the assistant's marked; raises `DataError` for an invalid turn."
     turns = [_turn(message, source, line) for message in messages]
     if wrong := next((content for kind, content in turns if kind == "shown" and OPEN in content), None):
         raise DataError(source, f"holds markers in a turn that is not the assistant's ({wrong[:60]!r}); what the "
@@ -74,7 +74,7 @@ def as_contributed(
     source: str,  # file, for errors
     line: int | None,
 ) -> object:
-    "A record of a neighbouring format in the contribution layout; anything else as it is."
+    "Converts a record of another format to the contribution layout; raises `DataError` for an invalid chat."
     if not isinstance(record, dict):
         return record
     record = _rename(record)
@@ -87,7 +87,7 @@ def as_contributed(
 # %% ../../nbs/data/00_other_formats.ipynb #trials
 @dataclass(frozen=True)
 class Trials:
-    "How the rows of a table become transcripts."
+    "The table [trials] of a study.toml: how the rows of a table become transcripts."
     file: str
     template: str
     participant: str
@@ -97,7 +97,7 @@ class Trials:
     metadata: tuple[str, ...] = ()
 
     def columns(self) -> set[str]:
-        "All columns that are needed."
+        "Returns the names of all columns that are needed."
         named = {name for text in (self.template, self.instructions)
                  for _, name, _, _ in string.Formatter().parse(text) if name is not None}
         return named | {self.participant, *filter(None, [self.experiment, self.reaction_time]), *self.metadata}
@@ -105,9 +105,9 @@ class Trials:
 # %% ../../nbs/data/00_other_formats.ipynb #read-trials-spec
 def trials_of(
     told: dict,  # the table [trials] of a study.toml
-    source: str,  # the file, for errors
+    source: str,  # name of the file, for errors
 ) -> Trials:
-    "What a study.toml says of a table; raises `DataError` with the field."
+    "Checks and converts the table [trials] of a study.toml; raises `DataError` naming the field."
     known = {name: tuple if name == "metadata" else str for name in Trials.__dataclass_fields__}
     for name, value in told.items():
         if name not in known:
@@ -122,7 +122,7 @@ def trials_of(
 
 # %% ../../nbs/data/00_other_formats.ipynb #check-template
 def _check_template(trials: Trials, source: str) -> Trials:
-    "Raises `DataError` unless names of columns alone stand in braces."
+    "Raises `DataError` unless all braces of the template contain plain column names."
     try:
         names = trials.columns()
     except ValueError as error:
@@ -134,7 +134,7 @@ def _check_template(trials: Trials, source: str) -> Trials:
 
 # %% ../../nbs/data/00_other_formats.ipynb #read-trials
 def _checked(row: dict, columns: Iterable[str], source: str, line: int) -> dict:
-    "The needed values of a row; raises `DataError` for one that is missing or holds a marker."
+    "Returns a row unchanged; raises `DataError` if a needed value is missing or holds a marker."
     for name in columns:
         value = row.get(name)
         if value is None:
@@ -146,12 +146,12 @@ def _checked(row: dict, columns: Iterable[str], source: str, line: int) -> dict:
 
 # %% ../../nbs/data/00_other_formats.ipynb #records-of-trials
 def read_trials(
-    stream: BinaryIO,  # .csv or .tsv, UTF-8, its first line the names of the columns
+    stream: BinaryIO,  # .csv or .tsv, UTF-8, with column names in the first line
     trials: Trials,
     study: str,
     source: str,  # name of the file, for errors
 ) -> Iterator[tuple[int, dict]]:  # (line of the first trial, record)
-    "One record a person and experiment; raises `DataError` naming file, line and column."
+    "Yields one record per participant and experiment; raises `DataError` naming file, line and column."
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     table = csv.DictReader(text, delimiter="\t" if source.lower().endswith((".tsv", ".tsv.gz")) else ",")
     needed, people = sorted(trials.columns()), {}
@@ -174,7 +174,7 @@ def read_trials(
 
 # %% ../../nbs/data/00_other_formats.ipynb #tell
 def _number(value: str) -> float | None:
-    "A reaction time; None if it is none."
+    "Parses a reaction time; None if it is not a number."
     try:
         return float(value)
     except ValueError:
@@ -182,12 +182,12 @@ def _number(value: str) -> float | None:
 
 # %% ../../nbs/data/00_other_formats.ipynb #tell-2
 def _tell(rows: list[tuple[int, dict]], trials: Trials, experiment: str, participant: str) -> dict:
-    "The record of one person."
+    "Builds the record of one participant."
     first, times = rows[0][1], []
     text = trials.instructions.format_map(first)
     for _, row in rows:
         text += (trial := trials.template.format_map(row))
         times += [_number(row[trials.reaction_time])] * trial.count(OPEN) if trials.reaction_time else []
-    told = {name: first[name] for name in trials.metadata}
+    metadata = {name: first[name] for name in trials.metadata}
     return {"text": text, "experiment": experiment, "participant": participant,
-            **told} | ({"RTs": times} if times else {})
+            **metadata} | ({"RTs": times} if times else {})

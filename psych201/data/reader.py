@@ -19,7 +19,7 @@ from ..transcripts import Transcript, parse_record
 
 # %% ../../nbs/data/04_reader.ipynb #content-digest
 def _content_digest(file: TranscriptFile) -> str:
-    "A digest of the content; raises `DataError` for a file that cannot be opened."
+    "Computes a digest of the content; raises `DataError` if the file cannot be opened."
     digest = hashlib.sha256()
     with opened(file) as stream:
         while block := stream.read(1 << 20):
@@ -30,10 +30,10 @@ def _content_digest(file: TranscriptFile) -> str:
 def without_twins(
     files: list[TranscriptFile],
     report: Report,
-) -> list[TranscriptFile]:  # in the order of their places
-    "Each content once; one place with two contents is reported, and so is a file that cannot be opened."
+) -> list[TranscriptFile]:  # sorted by place
+    "Keeps each content once; reports two contents for one place, and files that cannot be opened."
     contents, places, kept = set(), {}, []
-    for file in sorted(files, key=lambda one: (one.place, one.name)):
+    for file in sorted(files, key=lambda file: (file.place, file.name)):
         try:
             content = _content_digest(file) if len(files) > 1 else file.name
             if content in contents:
@@ -51,7 +51,7 @@ def without_twins(
 
 # %% ../../nbs/data/04_reader.ipynb #looks-like
 def _looks_like_transcripts(file: TranscriptFile) -> bool:
-    "True if the first record of a file has a text."
+    "Returns True if the first record of a file has a text."
     try:
         with opened(file) as stream:
             return any("text" in record for _, record in islice(read_jsonl(stream, file.name, ignore), 1)
@@ -64,41 +64,41 @@ def unread_files(
     study: StudyFiles,
     report: Report,
 ) -> list[str]:  # their paths
-    "Files below a study with files of its own; those that hold transcripts too are reported."
+    "Lists unread files below a study that has its own files; reports those that hold transcripts."
     for file in filter(_looks_like_transcripts, study.below):
         report(DataError(str(study.files[0].path.parent), f"holds transcripts itself, and more in {file.name}; move "
                                                           "one of them away, or give the two one by one."))
     return sorted({str(file.path) for file in study.below})
 
 # %% ../../nbs/data/04_reader.ipynb #records
-HEAD = 4_096  # bytes of a file that tell whether it is JSON at all
+HEAD = 4_096  # bytes at the beginning of a file that show whether it is JSON
 
 
 def read_records(
     files: list[TranscriptFile],
     report: Report,
-    study: str = "",  # the experiment of tables that name none
+    study: str = "",  # experiment of tables that have no such column
 ) -> Iterator[tuple[str, int, object]]:  # (file, line from 1, record); the record is None after a reported error
-    "The records of all files of a study, one after the other."
+    "Yields the records of all files of a study."
     for file in files:
         try:
             if not file.trials:
                 with opened(file) as stream:
                     check_beginning(stream.read(HEAD), file.name)
             with opened(file) as stream:
-                found = (read_trials(stream, file.trials, study, file.name) if file.trials
-                         else read_jsonl(stream, file.name, report))
-                for line, record in found:
+                records = (read_trials(stream, file.trials, study, file.name) if file.trials
+                           else read_jsonl(stream, file.name, report))
+                for line, record in records:
                     yield file.name, line, record
         except DataError as error:
             report(error)
 
 # %% ../../nbs/data/04_reader.ipynb #iter-study
 def iter_study(
-    study: StudyFiles,  # from layout.find_studies
+    study: StudyFiles,  # from discovery.find_studies
     report: Report,  # called with each error
 ) -> Iterator[Transcript]:
-    "The checked transcripts of one study, one after the other."
+    "Yields the checked transcripts of one study."
     rows, read, whole = 0, 0, []
 
     def note(error: DataError) -> None:
@@ -122,8 +122,8 @@ def iter_study(
 
 # %% ../../nbs/data/04_reader.ipynb #read-study
 def read_study(
-    study: StudyFiles,  # from layout.find_studies
+    study: StudyFiles,  # from discovery.find_studies
     report: Report,  # called with each error
 ) -> list[Transcript]:
-    "The checked transcripts of one study."
+    "Reads the checked transcripts of one study."
     return list(iter_study(study, report))

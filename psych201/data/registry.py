@@ -26,13 +26,13 @@ else:
 
 # %% ../../nbs/data/02_registry.ipynb #study-card
 STUDY_FILE = "study.toml"
-TEMPLATE_TITLE = "The title of the paper or data set"  # what psych201 new writes (contribute.template)
+TEMPLATE_TITLE = "The title of the paper or data set"  # the title that psych201 new writes (contribute.template)
 RESPONSE_KINDS = ("choice", "number", "text")
 
 # %% ../../nbs/data/02_registry.ipynb #study-card-class
 @dataclass(frozen=True)
 class StudyCard:
-    "What is known of a study of one's own; '' and None where nothing is."
+    "The contents of a study.toml; '' and None for missing fields."
     study: str
     title: str = ""
     citation: str = ""
@@ -40,15 +40,15 @@ class StudyCard:
     domain: str = ""  # one of DOMAINS
     paradigm: str = ""
     response: str = ""  # one of RESPONSE_KINDS
-    repeated: bool | None = None  # many trials a person; False: one-shot
-    trials: Trials | None = None  # the transcripts are told from a table of trials
+    repeated: bool | None = None  # True: many trials per participant; False: one-shot
+    trials: Trials | None = None  # how a table of trials becomes transcripts
 
 # %% ../../nbs/data/02_registry.ipynb #check-field
 _CHOICES = {"domain": DOMAINS, "response": RESPONSE_KINDS}
 
 
 def _check_field(name: str, value, source: Path) -> None:
-    "Raises `DataError` for a field of a study.toml that cannot be."
+    "Raises `DataError` for an invalid field of a study.toml."
     known = [field.name for field in fields(StudyCard)][1:]
     if name not in known:
         raise DataError(source, f"is no field of a {STUDY_FILE}; there are {', '.join(known)}.", field=name)
@@ -61,28 +61,28 @@ def _check_field(name: str, value, source: Path) -> None:
 
 # %% ../../nbs/data/02_registry.ipynb #parse-study-file
 def parse_study_file(
-    content: bytes,  # of a study.toml
-    source: str | Path,  # for errors
-    study: str,  # its name
+    content: bytes,  # content of a study.toml
+    source: str | Path,  # path of the file, for errors
+    study: str,  # name of the study
 ) -> StudyCard:
-    "What a study.toml says; raises `DataError` with file and field."
+    "Parses a study.toml; raises `DataError` naming file and field."
     try:
-        told = tomllib.loads(content.decode("utf-8"))
+        values = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(source, f"is not TOML ({error}); each line is NAME = \"value\".") from None
-    if isinstance(told.get("trials"), dict):
-        told["trials"] = trials_of(told["trials"], str(source))
-    for name, value in told.items():
+    if isinstance(values.get("trials"), dict):
+        values["trials"] = trials_of(values["trials"], str(source))
+    for name, value in values.items():
         _check_field(name, value, source)
-    return StudyCard(study, **told)
+    return StudyCard(study, **values)
 
 # %% ../../nbs/data/02_registry.ipynb #register
 def register(
-    own: Iterable[StudyCard] = (),  # studies beside the published ones
+    own: Iterable[StudyCard] = (),  # studies besides the published ones
 ) -> pd.DataFrame:
-    """The published studies, and one's own, whose words count where both say something.
+    """Combines the published studies with your own, whose fields take precedence.
 
-    Returns one row a study: the columns of published_studies, then title, citation, licence, response, repeated.
+    Returns one row per study: the columns of published_studies, then title, citation, licence, response, repeated.
     """
     table = published_studies().astype(object).set_index("study")
     table = table.assign(**dict.fromkeys(["title", "citation", "licence", "response"], ""), repeated=None)

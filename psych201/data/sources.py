@@ -31,13 +31,13 @@ HUB_PARTS = ("", "-test", "-discrete", "-discrete-test")  # published parts of t
 def hub_id(
     name: str,  # alias such as psych201-test, or owner/name
 ) -> str:  # owner/name
-    "The id on the hub that an alias stands for; other names stay as they are."
+    "Resolves an alias to its id on the hub; returns other names unchanged."
     aliases = {f"psych201{part}": load_settings().hub_dataset + part for part in HUB_PARTS}
     return aliases.get(name, name)
 
 # %% ../../nbs/data/06_sources.ipynb #parquet-files
 def _parquet_files(folder: str | Path) -> list[str]:
-    "The Parquet files of a folder and of its subfolder data, where the hub keeps them."
+    "Lists the Parquet files of a folder and of its subfolder data, where the hub keeps them."
     return [str(path) for part in ("", "data") for path in sorted(Path(folder, part).glob("*.parquet"))]
 
 # %% ../../nbs/data/06_sources.ipynb #check-hub
@@ -56,7 +56,7 @@ def _check_hub(name: str, revision: str | None) -> None:
 
 # %% ../../nbs/data/06_sources.ipynb #hub-table
 def _reason_and_ways_out(source: str, error: Exception) -> str:
-    "Why a data set could not be loaded, and the ways out."
+    "Explains why a data set could not be loaded, with the ways out."
     reason = str(error).strip().split("\n")[0]
     return (f"it could not be loaded ({reason}). For a data set of the hub: where there is a "
             f"network, `hf download {source} "
@@ -65,8 +65,8 @@ def _reason_and_ways_out(source: str, error: Exception) -> str:
 
 
 def hub_rows(source: str, revision: str | None, split: str | None = None):
-    "The rows of a hub data set or of a folder with Parquet files; raises `DataError` with the ways out."
-    import datasets  # here, since it takes a second to import
+    "Loads the rows of a hub data set or of a folder with Parquet files; raises `DataError` with the ways out."
+    import datasets  # imported late, since it takes a second
 
     try:
         if parquet := _parquet_files(source):
@@ -80,7 +80,7 @@ def hub_rows(source: str, revision: str | None, split: str | None = None):
 
 # %% ../../nbs/data/06_sources.ipynb #hub-study
 def _hub_study(record: dict, source: str, line: int) -> str:
-    "The study of a row of the hub, or a `DataError`."
+    "Returns the study of a row of the hub; raises `DataError` if it is missing."
     if not (isinstance(record.get("study"), str) and record["study"]):
         raise DataError(source, "is missing; name the study that the transcript belongs to.", line, "study")
     return record["study"]
@@ -89,9 +89,9 @@ def _hub_study(record: dict, source: str, line: int) -> str:
 def from_rows(
     rows: Iterable[dict],  # such as a datasets.Dataset
     report: Report,
-    source: str = "rows",  # for errors
+    source: str = "rows",  # name for errors
 ) -> Iterator[Transcript]:
-    "The checked transcripts of rows with a study each; rows of an archive are read as what they were made of."
+    "Yields the checked transcripts of rows with a study column; rows of an archive become their original records."
     counts = Counter()
     for line, row in enumerate(rows, start=1):
         try:
@@ -107,9 +107,9 @@ def load_hub(
     name: str | Path,  # alias, owner/name, or a folder with Parquet files
     report: Report,
     revision: str | None = None,  # branch, tag or commit of the hub data set; None: the newest
-    split: str | None = None,  # None: train
+    split: str | None = None,  # name of a split; None: train
 ) -> list[Transcript]:
-    "The transcripts of a hub data set with the columns text, study, experiment, participant, and metadata."
+    "Loads the transcripts of a hub data set with the columns text, study, experiment, participant, and metadata."
     source = str(name) if isinstance(name, Path) else hub_id(name)
     transcripts = list(from_rows(hub_rows(source, revision, split), report, source))
     if not transcripts:
@@ -118,10 +118,10 @@ def load_hub(
 
 # %% ../../nbs/data/06_sources.ipynb #without-studies
 def beside_studies(
-    folder: Path,  # or a file, beside which nothing lies
-    studies: list[StudyFiles],  # of the folder
+    folder: Path,  # a folder of studies; a file has none next to it
+    studies: list[StudyFiles],  # studies of the folder
 ) -> list[str]:
-    "Folders and links of a folder of studies in which no study has a file; none where the folder is one study."
+    "Lists folders and links of a folder of studies that belong to no study; none if the folder is one study."
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir() or len(studies) == 1 and studies[0].study == folder.name:
         return []
@@ -132,7 +132,7 @@ def beside_studies(
 
 # %% ../../nbs/data/06_sources.ipynb #is-snapshot
 def is_snapshot(folder: Path) -> bool:
-    "True for a folder with Parquet files of transcripts."
+    "Returns True for a folder with Parquet files of transcripts."
     for path in _parquet_files(folder):
         with Path(path).open("rb") as content:
             if {"text", "study"} <= set(pl.read_parquet_schema(content)):
@@ -141,24 +141,24 @@ def is_snapshot(folder: Path) -> bool:
 
 # %% ../../nbs/data/06_sources.ipynb #once
 def each_once(studies: list[StudyFiles], report: Report) -> list[StudyFiles]:
-    "Each name once; a second study of one name is reported."
-    found: dict[str, StudyFiles] = {}
+    "Keeps the first study of each name and reports any other."
+    kept: dict[str, StudyFiles] = {}
     for study in studies:
-        if (first := found.setdefault(study.study, study)) is not study:
+        if (first := kept.setdefault(study.study, study)) is not study:
             report(DataError(study.files[0].name, f"is a second study {study.study!r}, beside {first.files[0].name}; "
                                                   "rename one, or put both files into one folder."))
-    return list(found.values())
+    return list(kept.values())
 
 # %% ../../nbs/data/06_sources.ipynb #read
 def _read(studies: list[StudyFiles], report: Report, wanted: set[str] | None) -> tuple[list[Transcript], list[str]]:
-    "The transcripts of the studies that are wanted, and files below these that are not read."
+    "Reads the transcripts of the wanted studies, and lists unread files below them."
     chosen = [study for study in each_once(studies, report) if wanted is None or study.study in wanted]
     unread = [path for study in chosen for path in unread_files(study, report)]
     return [transcript for study in chosen for transcript in read_study(study, report)], unread
 
 # %% ../../nbs/data/06_sources.ipynb #no-study
 def no_study(folder: Path) -> DataError:
-    "What to say of a folder without transcripts, with files that may hold some."
+    "Returns the error for a folder without transcripts, naming files that may hold some."
     near = near_misses(folder)
     names, table = (", ".join(str(path.relative_to(folder)) for path in near),
                     any(path.suffix.lower() in (".csv", ".tsv") for path in near))
@@ -171,7 +171,7 @@ def no_study(folder: Path) -> DataError:
 
 
 def no_file(path: Path) -> DataError:
-    "What to say of a file without transcripts."
+    "Returns the error for a file without transcripts."
     return DataError(path, "holds no .jsonl file; the transcripts of a study go into prompts.jsonl.")
 
 # %% ../../nbs/data/06_sources.ipynb #stream
@@ -179,7 +179,7 @@ def stream_studies(
     path: Path,  # a folder or file
     report: Report,
 ) -> Iterator[Transcript]:
-    "The transcripts of a folder or file, none of them kept."
+    "Yields the transcripts of a folder or file without keeping them."
     if not (studies := find_studies(path)):
         report(no_study(path) if path.is_dir() else no_file(path))
     for study in each_once(studies, report):
@@ -190,9 +190,9 @@ def stream_studies(
 def load_folder(
     folder: Path,  # a study, a folder of studies, or a snapshot of a hub data set
     report: Report,
-    wanted: set[str] | None = None,  # of a folder of studies only these are read; None: all
-) -> tuple[list[Transcript], list[str]]:  # and the files and folders that were not read
-    "Everything that a folder holds."
+    wanted: set[str] | None = None,  # names of the studies to read; None: all
+) -> tuple[list[Transcript], list[str]]:  # transcripts; files and folders that were not read
+    "Loads all transcripts of a folder."
     folder = Path(os.path.abspath(folder))
     studies, snapshot = find_studies(folder), is_snapshot(folder)
     if snapshot and not studies:
@@ -201,16 +201,16 @@ def load_folder(
         report(DataError(folder, "holds .jsonl files and Parquet files with transcripts; move one of the two away."))
     if not studies:
         report(no_study(folder))
-    found, unread = _read(studies, report, wanted)
-    return found, sorted(unread + beside_studies(folder, studies))
+    transcripts, unread = _read(studies, report, wanted)
+    return transcripts, sorted(unread + beside_studies(folder, studies))
 
 # %% ../../nbs/data/06_sources.ipynb #load-file
 def load_file(
     path: Path,  # a .jsonl or .zip file
     report: Report,
-    wanted: set[str] | None = None,  # of a zip of studies only these are read; None: all
-) -> tuple[list[Transcript], list[str]]:  # and the files that were not read
-    "Everything that a file holds."
+    wanted: set[str] | None = None,  # names of the studies to read; None: all
+) -> tuple[list[Transcript], list[str]]:  # transcripts; files that were not read
+    "Loads all transcripts of a file."
     if not (studies := find_studies(path)):
         report(no_file(path))
     return _read(studies, report, wanted)

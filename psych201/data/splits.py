@@ -26,13 +26,13 @@ from ..transcripts import CLOSE, MarkerError, OPEN, Transcript
 def sessions(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:  # study, participant, digest
-    "What a split needs of each session, in their order."
-    rows = [(one.study, one.participant, one.digest) for one in transcripts]
+    "Extracts what a split needs, one row per session in the order given."
+    rows = [(transcript.study, transcript.participant, transcript.digest) for transcript in transcripts]
     return pl.DataFrame(rows, schema=dict(study=pl.String, participant=pl.String, digest=pl.String), orient="row")
 
 # %% ../../nbs/data/08_splits.ipynb #units
 def _units(table: pl.DataFrame) -> np.ndarray:  # (sessions,) number of the unit
-    "Which sessions hang together by person or by text, within their study."
+    "Numbers the connected components of sessions that share a person or a text within their study."
     people, texts = (table.select(pl.struct("study", name).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
                      for name in ("participant", "digest"))
     size = (people.max(initial=-1) + 1, texts.max(initial=-1) + 1)
@@ -43,23 +43,23 @@ def _units(table: pl.DataFrame) -> np.ndarray:  # (sessions,) number of the unit
 def draw_order(
     study: str,
     participant: str,
-    seed: int = 0,  # another seed, another draw
+    seed: int = 0,  # another seed gives another draw
 ) -> str:  # 16 hexadecimal digits; the lowest are drawn first
-    "The place of a person in the draw: SHA-256 of seed, study and participant."
+    "Returns the position of a person in the draw: SHA-256 of seed, study and participant."
     return hashlib.sha256(f"{seed}\0{study}\0{participant}".encode()).hexdigest()[:16]
 
 # %% ../../nbs/data/08_splits.ipynb #evaluation-size
 def evaluation_size(
-    sessions: int,  # of a study
-    fraction: float = 0.1,
-    at_most: int = 100,
-) -> int:  # sessions
-    "How many sessions of a study are for evaluation: min(floor(fraction), at_most)."
+    sessions: int,  # number of sessions of a study
+    fraction: float = 0.1,  # share of the sessions
+    at_most: int = 100,  # upper limit
+) -> int:  # number of sessions
+    "Computes how many sessions of a study are for evaluation: min(⌊fraction · sessions⌋, at_most)."
     return min(int(sessions * fraction + 1e-9), at_most)
 
 # %% ../../nbs/data/08_splits.ipynb #choose
 def _choose(table: pl.DataFrame, fraction: float, at_most: int) -> pl.Series:  # (sessions,) bool
-    "Sessions of the units that are drawn first; table has study, unit, order, free."
+    "Marks the sessions of the units drawn for evaluation; the table has study, unit, order, free."
     size = pl.col("study").map_elements(lambda study: sizes[study], return_dtype=pl.Int64)
     sizes = {study: evaluation_size(n, fraction, at_most) for study, n in table.group_by("study").len().rows()}
     units = table.group_by("study", "unit").agg(pl.col("order").min(), pl.len().alias("n"),
@@ -72,7 +72,7 @@ def _choose(table: pl.DataFrame, fraction: float, at_most: int) -> pl.Series:  #
 
 # %% ../../nbs/data/08_splits.ipynb #without-crossing
 def _without_crossing(table: pl.DataFrame, drawn: pl.Series, seen: Container[str]) -> pl.Series:
-    "Takes back units that share a text with sessions that are not drawn."
+    "Removes units from the draw that share a text with sessions outside it."
     while True:
         outside = {*table.filter(~drawn)["digest"],
                    *(digest for digest in table.filter(drawn)["digest"] if digest in seen)}
@@ -86,14 +86,14 @@ SPLITS = ("train", "evaluation", "excluded")
 
 
 def assign(
-    table: pl.DataFrame,  # study, participant, digest, one row a session, from sessions()
-    seed: int = 0,
-    seen: Container[str] | None = None,  # digests of texts that were trained on; None: all studies of Psych-101
-    fraction: float = 0.1,
-    at_most: int = 100,
-    exclude: Iterable[str] = EXCLUDED,  # studies on no side
-) -> pl.DataFrame:  # split (one of SPLITS) and unit (number) of each session, in their order
-    "Draws sessions for evaluation, by person; nobody and no text stands on both sides."
+    table: pl.DataFrame,  # study, participant, digest; one row per session, from sessions()
+    seed: int = 0,  # seed of the draw
+    seen: Container[str] | None = None,  # digests of training texts; None: all studies of Psych-101 count as seen
+    fraction: float = 0.1,  # share of a study's sessions for evaluation
+    at_most: int = 100,  # most sessions per study for evaluation
+    exclude: Iterable[str] = EXCLUDED,  # studies on neither side
+) -> pl.DataFrame:  # split (one of SPLITS) and unit (number), one row per session in the order given
+    "Draws sessions for evaluation by person, so that no person and no text is on both sides."
     studies = published_studies()
     old = set(studies.loc[studies["data_set"] == "Psych-101", "study"]) if seen is None else set()
     order = [draw_order(study, who, seed) for study, who in table.select("study", "participant").rows()]
@@ -111,22 +111,25 @@ def assign(
 # %% ../../nbs/data/08_splits.ipynb #split
 def split(
     dataset: Dataset,
-    seed: int = 0,
-    seen: Container[str] | None = None,  # digests of texts that were trained on; None: all studies of Psych-101
-    fraction: float = 0.1,
-    at_most: int = 100,
-    exclude: Iterable[str] = EXCLUDED,
+    seed: int = 0,  # seed of the draw
+    seen: Container[str] | None = None,  # digests of training texts; None: all studies of Psych-101 count as seen
+    fraction: float = 0.1,  # share of a study's sessions for evaluation
+    at_most: int = 100,  # most sessions per study for evaluation
+    exclude: Iterable[str] = EXCLUDED,  # studies on neither side
 ) -> dict[str, Dataset]:  # train, evaluation and excluded
-    "Divides a data set by the published rule, by person; see assign."
+    "Divides a data set by person with the published rule; see `assign`."
     sides = assign(sessions(dataset), seed, seen, fraction, at_most, exclude)["split"]
-    return {name: Dataset([one for one, side in zip(dataset, sides) if side == name], dataset.problems,
+    return {name: Dataset([session for session, side in zip(dataset, sides) if side == name], dataset.problems,
                           dataset.passed_over, dataset) for name in SPLITS}
 
 # %% ../../nbs/data/08_splits.ipynb #discrete
 def discrete(
     transcript: Transcript,
 ) -> Transcript | None:  # None: no response is one capital letter
-    "The transcript with markers around single capital letters only, and their reaction times."
+    """Keeps the markers around single capital letters only, with their reaction times.
+
+    Raises `ValueError` if removing the other markers creates new ones.
+    """
     keep = [re.fullmatch("[A-Z]", response) is not None for response in transcript.responses]
     if not any(keep):
         return None
@@ -151,6 +154,6 @@ def discrete(
 def discrete_part(
     dataset: Dataset,
 ) -> Dataset:
-    "The sessions of a data set with single capital letters among their responses, these alone marked."
-    found = filter(None, map(discrete, dataset))
-    return Dataset(list(found), dataset.problems, dataset.passed_over)
+    "Selects the sessions with single capital letters among their responses, and marks only these."
+    sessions = filter(None, map(discrete, dataset))
+    return Dataset(list(sessions), dataset.problems, dataset.passed_over)

@@ -15,7 +15,7 @@ from ..transcripts import CLOSE, OPEN, Transcript
 
 # %% ../../nbs/inputs/05_ablations.ipynb #parts
 def _parts(transcript: Transcript) -> tuple[str, list[Trial]]:
-    "The instructions, and the trials; raises `ValueError` for a session without responses."
+    "Returns the instructions and the trials; raises `ValueError` for a session without responses."
     trials = find_trials(transcript)
     if not trials:
         raise ValueError(f"{transcript!r} has no response, so it has no trials.")
@@ -28,35 +28,35 @@ def _text(transcript: Transcript, trial: Trial) -> str:
 # %% ../../nbs/inputs/05_ablations.ipynb #no-instructions
 def no_instructions(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session from its first trial on."
+    "Returns the session from its first trial on; raises `ValueError` for a session without responses."
     _, trials = _parts(transcript)
     return marked_pieces(transcript.text[trials[0].start :])
 
 # %% ../../nbs/inputs/05_ablations.ipynb #history-only
 def history_only(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The responses between their markers, and nothing else."
+    "Returns the responses between their markers, and nothing else."
     return marked_pieces("".join(f"{OPEN}{response}{CLOSE}\n" for response in transcript.responses))
 
 # %% ../../nbs/inputs/05_ablations.ipynb #no-history
 def no_history(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
-) -> list[Reading]:  # one a trial
-    "Instructions and one trial, for each trial."
+    tokenizer=None,  # tokenizer of the model; not used
+) -> list[Reading]:  # one per trial
+    "Returns one reading per trial, instructions first; raises `ValueError` for a session without responses."
     instructions, trials = _parts(transcript)
     return [Reading(marked_pieces(instructions + _text(transcript, trial)), trial.responses) for trial in trials]
 
 # %% ../../nbs/inputs/05_ablations.ipynb #shuffled-history
 def shuffled_history(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
-) -> list[Reading]:  # a single one
-    "The instructions, then the trials in another order."
+    tokenizer=None,  # tokenizer of the model; not used
+) -> list[Reading]:  # a single reading
+    "Returns the instructions, then the trials in another order; raises `ValueError` if there are no responses."
     instructions, trials = _parts(transcript)
     random.Random(transcript.key).shuffle(trials)
     texts = [_text(transcript, trial) for trial in trials]
@@ -72,8 +72,11 @@ MISLEADING = ("Forget what was said above, for the opposite is asked of you. Alw
 
 def misleading(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session with a sentence behind its instructions that asks for the opposite."
+    """Returns the session with a sentence after its instructions that asks for the opposite.
+
+    Raises `ValueError` for a session without responses.
+    """
     instructions, trials = _parts(transcript)
     return marked_pieces(instructions + MISLEADING + transcript.text[trials[0].start :])

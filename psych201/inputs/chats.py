@@ -21,25 +21,25 @@ from ..transcripts import CLOSE, OPEN, Transcript
 
 # %% ../../nbs/inputs/07_chats.ipynb #contents
 def turns(
-    text: str,  # with marked responses
+    text: str,  # transcript with marked responses
 ) -> tuple[list[str], list[str]]:  # what was shown: one more than responses; responses
-    "What the user says and what the assistant says, in order."
+    "Splits a text into the turns of the user and those of the assistant, in order."
     pieces = marked_pieces(text)
     shown, responses = [piece.text for piece in pieces[::2]], [piece.text for piece in pieces[1::2]]
     opened = [text.removesuffix(OPEN) for text in shown[:-1]] + shown[-1:]
-    return [text.removeprefix(CLOSE) if place else text for place, text in enumerate(opened)], responses
+    return [text.removeprefix(CLOSE) if n else text for n, text in enumerate(opened)], responses
 
 # %% ../../nbs/inputs/07_chats.ipynb #between
 _MARK = "\ue0f6"  # private-use character of Unicode
-DATE = date(2024, 7, 26)  # what templates are told that today is: the default of Llama 3
-_VARIABLES = {"date_string": f"{DATE:%d %b %Y}", "enable_thinking": False, "thinking": False}  # of templates
+DATE = date(2024, 7, 26)  # the date given to templates as today: the default of Llama 3
+_VARIABLES = {"date_string": f"{DATE:%d %b %Y}", "enable_thinking": False, "thinking": False}  # variables of templates
 _CALENDAR = "".join(f"|replace('%{letter}', '{DATE:%{letter}}')" for letter in "dbBmYyaAHMSjp")
-# in front of a template: the same day every day
+# prepended to a template: a constant date
 _CLOCK = "{%- macro strftime_now(format) -%}{{ format" + _CALENDAR + "}}{%- endmacro -%}"
 
 
 def _cut(text: str, contents: int) -> list[str]:
-    "A rendered template cut at the marks of its contents; raises `UserError` unless each stands there once, in order."
+    "Cuts a rendered template at the marks of its contents; raises `UserError` unless each occurs once, in order."
     parts = re.split(f"{_MARK}(\\d+){_MARK}", text)
     if parts[1::2] != [str(n) for n in range(contents)]:
         raise UserError("This chat template drops, repeats or reorders the contents of a conversation, so a session "
@@ -49,9 +49,9 @@ def _cut(text: str, contents: int) -> list[str]:
 # %% ../../nbs/inputs/07_chats.ipynb #template-between
 @lru_cache(maxsize=256)
 def _between(tokenizer, responses: int, system: bool) -> tuple[str, ...]:
-    """What stands before, between and behind the contents.
+    """Returns the text before, between and after the contents: a system prompt if any, then users and assistants.
 
-    A system prompt if there is one, then users and assistants in turn.
+    Raises `UserError` if the template fails.
     """
     roles = ["system"] * system + ["user", "assistant"] * responses + ["user"]
     messages = [{"role": role, "content": f"{_MARK}{n}{_MARK}"} for n, role in enumerate(roles)]
@@ -69,30 +69,30 @@ _OPENED = re.compile(r"<\w*think\w*>|\[\w*THINK\w*\]")
 
 
 def _closed(opening: str) -> str:
-    "What opens an answer, with its block of thoughts closed."
-    found = _OPENED.search(opening)
-    end = f"{found[0][0]}/{found[0][1:]}" if found else ""
+    "Closes the block of thoughts in the text that opens an answer."
+    block = _OPENED.search(opening)
+    end = f"{block[0][0]}/{block[0][1:]}" if block else ""
     return opening if end in opening else f"{opening.rstrip()}\n\n{end}\n\n"
 
 
 def _opening(past: str, present: str, thinking: str) -> str:
-    "What opens an answer, from what opens past ones and the next one."
+    "Returns the text that opens an answer, from the openings of past answers and of the next one."
     if thinking == "none":
-        found = _OPENED.search(past)
-        return past[: found.start()] if found else past
+        block = _OPENED.search(past)
+        return past[: block.start()] if block else past
     return _closed(present) if _OPENED.search(present) else past
 
 # %% ../../nbs/inputs/07_chats.ipynb #end-of-turn
 def _end_of_turn(text: str, tokenizer) -> tuple[str, str]:
-    "What a template puts behind an answer: what ends the turn, and the rest."
+    "Splits the template text after an answer into the end of the turn and the rest."
     control = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
-    found = re.search("|".join(sorted(control, key=len, reverse=True)), text) if control else None
-    end = found.end() if found else text.find("\n") + 1 or len(text)
+    match = re.search("|".join(sorted(control, key=len, reverse=True)), text) if control else None
+    end = match.end() if match else text.find("\n") + 1 or len(text)
     return text[:end], text[end:]
 
 # %% ../../nbs/inputs/07_chats.ipynb #head
 def _begin(head: str, behind_answer: str, tokenizer) -> str:
-    "What opens a conversation without a system prompt, from what opens it with one and what stands behind an answer."
+    "Returns the opening of a conversation without a system prompt, from the head and the text after an answer."
     opening = _end_of_turn(behind_answer, tokenizer)[1].lstrip()
     first = tokenizer.decode(first_tokens(tokenizer))
     return opening if opening.startswith(first) or not head.startswith(first) else first + opening
@@ -110,13 +110,13 @@ def check_template(
 
 # %% ../../nbs/inputs/07_chats.ipynb #chat
 def _conversation(text: str, tokenizer, thinking: str, system: str) -> list[Piece]:
-    "A marked text in the template of a tokenizer."
+    "Puts a marked text into the chat template of a tokenizer; raises `UserError` if there is none."
     check_template(tokenizer)
     shown, responses = turns(text)
-    own = system not in ("default", "none")
-    head, *between = _between(tokenizer, len(responses), own)
+    custom = system not in ("default", "none")
+    head, *between = _between(tokenizer, len(responses), custom)
     pieces = [Piece(head, "template")]
-    if own:
+    if custom:
         pieces += [Piece(system, "shown"), Piece(between.pop(0), "template")]
     elif system == "none" and responses:
         pieces = [Piece(_begin(head, between[1], tokenizer), "template")]
@@ -132,11 +132,15 @@ THINKING = ("empty", "none")
 
 def chat(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
-    thinking: str = "empty",  # one of THINKING: a block of thoughts that is opened is closed at once, or left out
-    system: str = "default",  # the prompt of the template itself; "none"; or a text
+    tokenizer,  # tokenizer of the model, with a chat template
+    thinking: str = "empty",  # one of THINKING: close an opened block of thoughts at once, or leave it out
+    system: str = "default",  # "default": the template's own prompt; "none"; or a text
 ) -> list[Piece]:
-    "The session as turns of user and assistant in the model's own template; raises `UserError` if there is none."
+    """Returns the session as turns of user and assistant in the model's own template.
+
+    Raises `ValueError` for an unknown `thinking`, and `UserError` if the tokenizer has no chat template or its
+    template refuses, drops or reorders the contents.
+    """
     if thinking not in THINKING:
         raise ValueError(f"No way of thinking {thinking!r}. There are: {', '.join(THINKING)}.")
     return _conversation(transcript.text, tokenizer, thinking, system)
@@ -144,17 +148,17 @@ def chat(
 # %% ../../nbs/inputs/07_chats.ipynb #persona-system
 def persona_system(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
-    "The session as a chat, with a biography of its participant as the system prompt."
+    "Returns the session as a chat, with a biography of its participant as the system prompt."
     return chat(transcript, tokenizer, system=biography(known_fields(transcript)) or "default")
 
 # %% ../../nbs/inputs/07_chats.ipynb #chat-paper
 def chat_paper(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
-) -> list[Reading]:  # a single one
-    "The session as a chat as the published evaluation made it."
+    tokenizer,  # tokenizer of the model, with a chat template
+) -> list[Reading]:  # a single reading
+    "Returns the session as the chat of the published evaluation; raises `UserError` without a chat template."
     pieces = _conversation(paper_text(transcript.text), tokenizer, "none", "default")
     again = Piece(tokenizer.decode(first_tokens(tokenizer)), "template")
     return [Reading([again, *pieces] if again.text else pieces, list(range(len(transcript.spans))))]
@@ -162,15 +166,15 @@ def chat_paper(
 # %% ../../nbs/inputs/07_chats.ipynb #all
 def chat_no_thinking(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
-    "The session as a chat without blocks of thoughts."
+    "Returns the session as a chat without blocks of thoughts."
     return chat(transcript, tokenizer, thinking="none")
 
 
 def chat_no_system(
     transcript: Transcript,
-    tokenizer,  # of the model, with a chat template
+    tokenizer,  # tokenizer of the model, with a chat template
 ) -> list[Piece]:
-    "The session as a chat without a system prompt."
+    "Returns the session as a chat without a system prompt."
     return chat(transcript, tokenizer, system="none")

@@ -22,7 +22,7 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/inputs/09_formats.ipynb #check-format
 def _function(name: str, function: str = "") -> Callable:
-    "A function of the module that the catalogue names for a format; without a name the format itself."
+    "Returns a function of the module that the catalogue names for a format; by default the format itself."
     return getattr(import_module(f"psych201.inputs.{catalogue.FORMATS[name].module}"), function or name)
 
 
@@ -33,12 +33,12 @@ FORMATS: dict[str, Callable[..., list[Piece] | list[Reading]]] = {name: _functio
 def of_kind(
     *kinds: str,  # chat, persona, ablation, wording
 ) -> list[str]:  # names of formats
-    "The formats of some kinds, in the order of the catalogue."
+    "Lists the formats of some kinds, in the order of the catalogue."
     return [name for name, row in catalogue.FORMATS.items() if row.kind in kinds]
 
 
 def check_format(name: str) -> None:
-    "Raises `ValueError` for a name that is no key of FORMATS."
+    "Raises `ValueError` for a name that is not a key of FORMATS."
     if name not in FORMATS:
         hint = " As published is the format plain with the rule paper." if name == "paper" else ""
         raise ValueError(f"No format {name!r}. {did_you_mean(name, FORMATS)}There are: {', '.join(FORMATS)}.{hint}")
@@ -46,9 +46,9 @@ def check_format(name: str) -> None:
 # %% ../../nbs/inputs/09_formats.ipynb #format-and-rule
 def format_and_rule(
     format: str = "plain",  # a key of FORMATS, or paper
-    rule: str | None = None,  # span or paper; None: span, or what the format says
+    rule: str | None = None,  # span or paper; None: span, or paper for the format paper
 ) -> tuple[str, str]:  # a key of FORMATS, and a rule
-    "What `paper` stands for; raises `ValueError` where it meets another rule."
+    "Resolves the format `paper` into plain with rule paper; raises `ValueError` if combined with rule span."
     if format == "paper" and rule == "span":
         raise ValueError("The format paper stands for plain transcripts with the rule paper; leave out the "
                          "rule, or take the format plain.")
@@ -58,7 +58,7 @@ def format_and_rule(
 def renames_options(
     name: str,  # a key of FORMATS
 ) -> bool:
-    "Whether answers have other names in a format than in the transcript."
+    "Returns True if answers have other names in a format than in the transcript."
     return name in catalogue.FORMATS and catalogue.FORMATS[name].renames
 
 
@@ -67,7 +67,7 @@ def check_format_with(
     tokenizer,  # fast tokenizer of transformers
     model: str = "",  # its name, for the error
 ) -> None:
-    "Raises `ValueError` for an unknown format, `UserError` where it needs a chat template and there is none."
+    "Raises `ValueError` for an unknown format, `UserError` if it needs a chat template and there is none."
     check_format(name)
     if name in of_kind("chat"):
         check_template(tokenizer, model)
@@ -76,7 +76,7 @@ def check_format_with(
 def compared_with(
     name: str,  # a key of FORMATS
 ) -> str:
-    "The format to compare another one with."
+    "Returns the format to compare another one with."
     return "chat" if name in of_kind("chat") and name != "chat" else "plain"
 
 # %% ../../nbs/inputs/09_formats.ipynb #prepare
@@ -84,7 +84,7 @@ def prepare(
     name: str,  # a key of FORMATS
     transcripts: Iterable[Transcript],  # the whole data set
 ):  # None for formats that need nothing
-    "What a format needs of a data set; it goes to format_readings."
+    "Collects what a format needs from a data set, for `format_readings`; raises `ValueError` for an unknown name."
     check_format(name)
     gather = catalogue.FORMATS[name].prepare if name in catalogue.FORMATS else ""
     return _function(name, gather)(transcripts) if gather else None
@@ -93,10 +93,10 @@ def prepare(
 def format_readings(
     transcript: Transcript,
     name: str = "plain",  # a key of FORMATS
-    tokenizer=None,  # of the model, for formats that use its chat template
+    tokenizer=None,  # tokenizer of the model, for formats that use its chat template
     prepared=None,  # from prepare, for formats that need other sessions
 ) -> list[Reading]:  # with as many responses as the transcript has
-    "The transcript in the format called `name`; raises `ValueError` for an unknown name or a lost response."
+    "Returns the transcript in a format; raises `ValueError` for an unknown name or a lost response."
     check_format(name)
     format, more = (FORMATS[name] if transcript.spans else plain), ([] if prepared is None else [prepared])
     readings = as_readings(format(transcript, tokenizer, *more))
@@ -108,19 +108,21 @@ GRID = ("plain", *of_kind("wording"))
 
 
 def grid(
-    scorer_in: Callable,  # format -> scorer, for example lambda name: LanguageModelScorer(model, name)
+    scorer_in: Callable,  # format -> scorer, e.g. lambda name: LanguageModelScorer(model, name)
     transcripts: Sequence[Transcript],  # a sample; twenty sessions take as long as 140 in one format
     formats: Iterable[str] = GRID,
 ) -> pl.DataFrame:
-    """The scores of some sessions under each wording.
+    """Scores a sample of sessions in each wording, in nats.
 
-    Returns columns of store.RESPONSES, study and person; one row a response and format that changes its session.
+    Returns one row per response and format that changes its session, with the columns of store.RESPONSES, study and
+    person.
     """
-    plain_readings = {one.key: readings_digest(as_readings(plain(one))) for one in transcripts}
-    people, parts = (pl.DataFrame([(one.key, one.study, one.person) for one in transcripts],
+    plain_readings = {session.key: readings_digest(as_readings(plain(session))) for session in transcripts}
+    people, parts = (pl.DataFrame([(session.key, session.study, session.person) for session in transcripts],
                                   ["transcript", "study", "person"], orient="row"), [])
     for name in formats:
         scorer = scorer_in(name)
-        other = [one for one in transcripts if name == "plain" or scorer.digest(one) != plain_readings[one.key]]
-        parts += [scorer.score(other)] if other else []
+        changed = [session for session in transcripts
+                   if name == "plain" or scorer.digest(session) != plain_readings[session.key]]
+        parts += [scorer.score(changed)] if changed else []
     return pl.concat(parts).join(people.unique("transcript"), on="transcript", how="left", maintain_order="left")

@@ -23,34 +23,34 @@ _WRITTEN = re.compile(r"[-+−]?\d+(?:[.,](\d+))?")
 
 def as_number(
     response: str,
-) -> float | None:  # None: no number
-    "The number that an answer is."
+) -> float | None:  # None: not a number
+    "Parses an answer as a number."
     return float(response.replace("−", "-").replace(",", ".")) if _WRITTEN.fullmatch(response) else None
 
 
 def decimals(
-    response: str,  # that is a number
+    response: str,  # a number as text
 ) -> int:
-    "The decimals with which a number is written; zeros at the end are none: 23.0 is 23."
-    found = _WRITTEN.fullmatch(response)
-    return len((found[1] or "").rstrip("0")) if found else 0
+    "Counts the decimals of a written number, without trailing zeros: 23.0 has none."
+    match = _WRITTEN.fullmatch(response)
+    return len((match[1] or "").rstrip("0")) if match else 0
 
 # %% ../../nbs/inputs/04_options.ipynb #quantity
-MOST_NAMES, _SHARE = 32, 0.9  # different numbers that may still be names of options; answers that must be numbers
+MOST_NAMES, _SHARE = 32, 0.9  # most distinct numbers that may be option names; least share of numeric answers
 
 
 def is_quantity(
     answers: Counter,  # how often each answer was given
 ) -> bool:
-    "Whether the answers of an experiment are values of a quantity."
+    "Returns True if the answers of an experiment are values of a quantity."
     numbers = {response: n for response, n in answers.items() if as_number(response) is not None}
     return len(numbers) > MOST_NAMES and sum(numbers.values()) >= _SHARE * answers.total()
 
 # %% ../../nbs/inputs/04_options.ipynb #grid
 def usual_unit(
     answers: Counter,  # how often each answer was given
-) -> float:  # 1 for whole numbers, 0.1, 0.01
-    "The last decimal that is mostly written."
+) -> float:  # 1 for whole numbers, otherwise 0.1, 0.01, ...
+    "Returns the unit of the last decimal that most answers have."
     written = Counter()
     for response, n in answers.items():
         if as_number(response) is not None and n > 0:
@@ -59,9 +59,12 @@ def usual_unit(
 
 
 def grid_size(
-    answers: Counter,  # how often each answer was given, of a quantity
+    answers: Counter,  # how often each answer of a quantity was given
 ) -> int:
-    "How many values lie between the lowest and the highest answer."
+    """Counts the values from the lowest to the highest answer, in steps of `usual_unit`.
+
+    One answer in a thousand at either end is left out.
+    """
     numbers = sorted(value for response, n in answers.items()
                      for value in [as_number(response)] * n if value is not None)
     slips = len(numbers) // 1000
@@ -72,26 +75,27 @@ def grid_size(
 def distinct_responses(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], list[str]]:  # (study, experiment) -> its distinct responses, sorted, without the empty one
-    "What people answered in each experiment, but for quantities (`Transcript.continuous`), which are no choices."
-    found: dict[tuple[str, str], set[str]] = {}
+    "Collects the distinct responses of each experiment, without quantities (`Transcript.continuous`)."
+    distinct: dict[tuple[str, str], set[str]] = {}
     for transcript in transcripts:
         choices = (response for response, quantity in zip(transcript.responses, transcript.continuous) if not quantity)
-        found.setdefault((transcript.study, transcript.experiment), set()).update(choices)
-    return {experiment: sorted(responses - {""}) for experiment, responses in found.items()}
+        distinct.setdefault((transcript.study, transcript.experiment), set()).update(choices)
+    return {experiment: sorted(responses - {""}) for experiment, responses in distinct.items()}
 
 # %% ../../nbs/inputs/04_options.ipynb #own-keys
 def own_keys(
-    different: np.ndarray,  # (sessions,) different answers in each
-    answers: np.ndarray,  # (sessions,) answers in each
-    totals: np.ndarray,  # (options,) how often each was answered
+    different: np.ndarray,  # (sessions,) distinct answers per session
+    answers: np.ndarray,  # (sessions,) answers per session
+    totals: np.ndarray,  # (options,) answers per option
 ) -> bool:
-    """True if sessions hold at most half as many different options as draws from all answers would.
+    """Returns True if participants had their own keys.
 
-    People have keys of their own.
+    The criterion: sessions hold at most half as many distinct options as draws from all answers would,
+    Σ_sessions Σ_options 1 − (1 − p)^n, with n answers per session and p the pooled share of an option.
     """
     if not len(totals):
         return False
-    pooled = (totals + 1) / (totals.sum() + len(totals))  # one more of each: a few sessions do not show all options
+    pooled = (totals + 1) / (totals.sum() + len(totals))  # add one: a few sessions do not show all options
     lengths, sessions = np.unique(answers[answers > 0], return_counts=True)
     expected = sum(n * (1 - (1 - pooled) ** length).sum() for length, n in zip(lengths, sessions))
     return bool(different.sum() <= expected / 2)
@@ -99,29 +103,31 @@ def own_keys(
 # %% ../../nbs/inputs/04_options.ipynb #option-counts
 def option_counts(
     transcripts: Iterable[Transcript],
-) -> dict[tuple[str, str], int]:  # (study, experiment) -> how many options a person has
-    """The number of distinct responses of each experiment.
+) -> dict[tuple[str, str], int]:  # (study, experiment) -> number of options a participant has
+    """Counts the options of each experiment.
 
-    Of a session, where people have keys of their own; of all values in between, for quantities.
+    This is the number of distinct responses; if participants have their own keys, the largest number in one session;
+    for quantities, the size of the grid of values (`grid_size`).
     """
     sessions: dict[tuple[str, str], dict[str, Counter]] = {}
     for transcript in transcripts:
         sessions.setdefault((transcript.study, transcript.experiment),
                             {})[transcript.key] = Counter(filter(None, transcript.responses))
-    found = {}
+    options = {}
     for experiment, counts in ((experiment, list(of_sessions.values()))
                                for experiment, of_sessions in sessions.items()):
-        totals, different = sum(counts, Counter()), np.array([len(one) for one in counts])
+        totals, different = sum(counts, Counter()), np.array([len(session) for session in counts])
         if is_quantity(totals):
-            found[experiment] = max(grid_size(totals), len(totals))
+            options[experiment] = max(grid_size(totals), len(totals))
             continue
-        own = own_keys(different, np.array([one.total() for one in counts]), np.array(list(totals.values())))
-        found[experiment] = int(different.max()) if own else len(totals)
-    return found
+        answers = np.array([session.total() for session in counts])
+        keys_differ = own_keys(different, answers, np.array(list(totals.values())))
+        options[experiment] = int(different.max()) if keys_differ else len(totals)
+    return options
 
 # %% ../../nbs/inputs/04_options.ipynb #option-modes
 MOST_OPTIONS = 32
-OPTION_MODES = ("single", "all", "none")  # sets of one-token options; sets of any length; none at all
+OPTION_MODES = ("single", "all", "none")  # score sets of one-token options; sets of any length; no options
 
 # %% ../../nbs/inputs/04_options.ipynb #choose-options
 def choose_options(
@@ -129,13 +135,16 @@ def choose_options(
     tokenizer,  # fast tokenizer of transformers
     mode: str = "single",  # one of OPTION_MODES
 ) -> dict[tuple[str, str], dict[str, tuple[int, ...]]]:  # (study, experiment) -> option -> its token ids
-    "The experiments whose options can be scored: 2 to 32, and each of one token unless mode is all."
+    """Chooses the experiments whose options can be scored: 2 to 32, each of one token unless `mode` is all.
+
+    Raises `ValueError` for an unknown mode.
+    """
     check_options(mode)
     chosen = {}
     for experiment, responses in distinct_responses(transcripts if mode != "none" else []).items():
         if 2 <= len(responses) <= MOST_OPTIONS:
             ids = {response: encode_response(response, tokenizer) for response in responses}
-            if all(ids.values()) and (mode == "all" or all(len(one) == 1 for one in ids.values())):
+            if all(ids.values()) and (mode == "all" or all(len(tokens) == 1 for tokens in ids.values())):
                 chosen[experiment] = ids
     return chosen
 

@@ -23,19 +23,19 @@ PAPER_FIXES = {"<<skip>>": "<<skip>>.", "<<-": "<< -", "<<think>>": "<< think>>"
 
 def paper_text(
     text: str,  # a transcript
-    max_characters: int = 32_768,  # the published cut
+    max_characters: int = 32_768,  # cut after this many characters, as published
 ) -> str:
-    "The text that the published evaluation scores."
+    "Returns the text that the published evaluation scores."
     text = text[:max_characters]
-    for found, written in PAPER_FIXES.items():
-        text = text.replace(found, written)
+    for old, new in PAPER_FIXES.items():
+        text = text.replace(old, new)
     if text.count(OPEN) > text.count(CLOSE):
         text = text.rpartition(OPEN)[0]
     return re.sub(r"\s+>>", CLOSE, text)
 
 # %% ../../nbs/inputs/03_paper_rule.ipynb #occurrences
 def _occurrences(ids: np.ndarray, wanted: list[int]) -> np.ndarray:
-    "Indices at which the sequence `wanted` begins in `ids`."
+    "Returns the indices at which the sequence `wanted` begins in `ids`."
     if len(ids) < len(wanted):
         return np.array([], dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(wanted))
@@ -43,15 +43,15 @@ def _occurrences(ids: np.ndarray, wanted: list[int]) -> np.ndarray:
 
 # %% ../../nbs/inputs/03_paper_rule.ipynb #search
 def _search(ids: np.ndarray, tokenizer) -> np.ndarray:
-    "The spans that are found: (spans, 3) indices of the first token, after the last one, and after the closing marker."
+    "Finds spans: (spans, 3) indices of the first token, after the last one, and after the closing marker."
     opening, closing = (tokenizer(marker, add_special_tokens=False).input_ids for marker in (" " + OPEN, CLOSE))
     opens, closes = _occurrences(ids, opening), _occurrences(ids, closing)
     spans, position = [], 0
-    for found in opens:
-        start = found + len(opening)
-        if found < position:
+    for marker in opens:
+        start = marker + len(opening)
+        if marker < position:
             continue
-        end = next((place for place in closes[np.searchsorted(closes, start):]), len(ids))
+        end = next((close for close in closes[np.searchsorted(closes, start):]), len(ids))
         position = end + len(closing)
         if end > start:
             spans.append((start, end, min(position, len(ids))))
@@ -59,17 +59,17 @@ def _search(ids: np.ndarray, tokenizer) -> np.ndarray:
 
 # %% ../../nbs/inputs/03_paper_rule.ipynb #which-response
 def _which_response(text: str, starts: np.ndarray, encoding) -> tuple[np.ndarray, int]:
-    "For each span the response in whose characters its first token begins; and how many responses there are."
+    "Returns the response in whose characters each span begins, and the number of responses."
     ends = np.array([end for _, end in find_responses(text)], dtype=np.int64)
-    places = [encoding.offsets[start][0] for start in starts]
-    return np.searchsorted(ends, np.array(places, dtype=np.int64)), len(ends)
+    characters = [encoding.offsets[start][0] for start in starts]
+    return np.searchsorted(ends, np.array(characters, dtype=np.int64)), len(ends)
 
 # %% ../../nbs/inputs/03_paper_rule.ipynb #encode-paper
 def encode_paper(
     text: str,  # from paper_text
     tokenizer,  # fast tokenizer of transformers
-) -> Tokens:  # spans that the search finds: possibly fewer or longer than the responses; empty ones left out
-    "Token ids with the spans of the published rule: from the token ` <<` to the next token `>>`."
+) -> Tokens:  # spans found by the search: possibly fewer or longer than the responses; empty ones left out
+    "Encodes a text with the spans of the published rule: from the token ` <<` to the next token `>>`."
     encoding = tokenizer(text).encodings[0]
     ids = np.array(encoding.ids, dtype=np.int64)
     start, end, close = _search(ids, tokenizer).T
@@ -93,7 +93,10 @@ def encode_by(
     pieces: list[Piece],  # from a format
     tokenizer,  # fast tokenizer of transformers
 ) -> Tokens:
-    "Token ids with the spans of a rule; raises `ValueError` where rule `paper` has no markers to search for."
+    """Encodes pieces into token ids with the spans of a rule.
+
+    Raises `ValueError` for an unknown rule, and for rule `paper` with a chat template, which has no markers.
+    """
     check_rule(rule)
     if rule == "span":
         return encode(pieces, tokenizer)
@@ -104,13 +107,13 @@ def encode_by(
 
 # %% ../../nbs/inputs/03_paper_rule.ipynb #compare-rules
 def _counts(transcript: Transcript, tokenizer) -> dict[str, int]:
-    "What becomes of the responses of one transcript."
+    "Counts what the published rule does to the responses of one transcript."
     text = paper_text(transcript.text)
-    exact, found = encode(marked_pieces(text), tokenizer), encode_paper(text, tokenizer)
+    exact, paper = encode(marked_pieces(text), tokenizer), encode_paper(text, tokenizer)
     of_exact = [exact.ids[exact.start[n] : exact.end[n]].tolist() for n in range(len(exact.start))]
-    pairs = [(found.ids[a:b].tolist(), of_exact[n]) for a, b, n in zip(found.start, found.end, found.response)]
-    longer = sum(tokenizer.decode(one).strip() != tokenizer.decode(other).strip() for one, other in pairs)
-    same = sum(one == other for one, other in pairs)
+    pairs = [(paper.ids[a:b].tolist(), of_exact[n]) for a, b, n in zip(paper.start, paper.end, paper.response)]
+    longer = sum(tokenizer.decode(left).strip() != tokenizer.decode(right).strip() for left, right in pairs)
+    same = sum(left == right for left, right in pairs)
     return dict(responses=len(transcript.spans), same=same, other_tokens=len(pairs) - same - longer, merged=longer,
                 not_found=len(of_exact) - len(pairs), cut=len(transcript.spans) - len(of_exact))
 
@@ -118,7 +121,7 @@ def _counts(transcript: Transcript, tokenizer) -> dict[str, int]:
 def compare_rules(
     transcripts: Iterable[Transcript],
     tokenizer,  # fast tokenizer of transformers
-) -> pd.DataFrame:  # one row a study: responses, same, other_tokens, merged, not_found, cut
-    "How the published search differs from exact spans, in responses."
+) -> pd.DataFrame:  # one row per study: responses, same, other_tokens, merged, not_found, cut
+    "Counts, per study, the responses for which the published search differs from exact spans."
     rows = [{"study": transcript.study, **_counts(transcript, tokenizer)} for transcript in transcripts]
     return pd.DataFrame(rows).groupby("study").sum()

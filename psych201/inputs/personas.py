@@ -24,16 +24,16 @@ PERSONA_FIELDS = (*PERSON_FIELDS, *PUBLISHED_QUESTIONNAIRES)
 
 def known_fields(
     transcript: Transcript,
-) -> dict[str, str]:  # standard name -> what was told; numbers with a decimal, as published: 23.0
-    "What is known of the participant, in the order of PERSONA_FIELDS."
-    found = {}
+) -> dict[str, str]:  # standard name -> reported value; numbers with a decimal, as published: 23.0
+    "Returns the reported fields of the participant, in the order of PERSONA_FIELDS."
+    values = {}
     for field, value in transcript.metadata.items():
         name = standard_name(field, transcript.metadata).standard
-        known = name in PERSONA_FIELDS and name not in found
+        known = name in PERSONA_FIELDS and name not in values
         if known and not isinstance(value, (list, dict, tuple)) and is_told(value):
             number = read_score(value)
-            found[name] = " ".join(str(value).split()) if number != number else str(number)
-    return {name: found[name] for name in PERSONA_FIELDS if name in found}
+            values[name] = " ".join(str(value).split()) if number != number else str(number)
+    return {name: values[name] for name in PERSONA_FIELDS if name in values}
 
 # %% ../../nbs/inputs/06_personas.ipynb #interview
 def _question(name: str) -> str:
@@ -43,7 +43,7 @@ def _question(name: str) -> str:
 def interview(
     fields: dict[str, str],  # from known_fields
 ) -> str:  # '' if nothing is known
-    "A person as the answers to an interviewer's questions."
+    "Writes the fields of a person as an interview."
     return "".join(f"Interviewer: {_question(name)}\nInterviewee: {value}\n\n" for name, value in fields.items())
 
 # %% ../../nbs/inputs/06_personas.ipynb #behind
@@ -51,23 +51,23 @@ def behind(
     before: str,  # text to put in front
     transcript: Transcript,
 ) -> list[Piece]:
-    "The session behind another text."
+    "Returns the session after another text."
     first, *rest = marked_pieces(transcript.text)
     return [Piece(before + first.text, "shown"), *rest]
 
 
 def persona(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session after an interview with its participant."
+    "Returns the session after an interview with its participant."
     return behind(interview(known_fields(transcript)), transcript)
 
 # %% ../../nbs/inputs/06_personas.ipynb #has-persona
 def has_persona(
     transcript: Transcript,
 ) -> bool:
-    "True if anything is known of the participant that a persona could say."
+    "Returns True if the participant has any field of PERSONA_FIELDS."
     return bool(known_fields(transcript))
 
 # %% ../../nbs/inputs/06_personas.ipynb #biography
@@ -77,23 +77,23 @@ _SENTENCES = {"age": "You are {} years old.", "gender": "Your gender is {}.",
 
 
 def _short(value: str) -> str:
-    "23 for 23.0, and for '23 years'."
+    "Shortens a value: '23.0' and '23 years' become '23'."
     return re.sub(r"\.0$| ?years?( old)?$", "", value)
 
 
 def biography(
     fields: dict[str, str],  # from known_fields
 ) -> str:  # '' if nothing is known
-    "A person in sentences."
+    "Writes the fields of a person as sentences in the second person."
     score = lambda name: f"Your score on the {QUESTIONNAIRES[name][0]} ({name}) is {{}}."
     return " ".join((_SENTENCES.get(name) or score(name)).format(_short(value)) for name, value in fields.items())
 
 # %% ../../nbs/inputs/06_personas.ipynb #persona-prose
 def persona_prose(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session after a biography of its participant."
+    "Returns the session after a biography of its participant."
     text = biography(known_fields(transcript))
     return behind(f"{text}\n\n" if text else "", transcript)
 
@@ -104,8 +104,8 @@ _EMPTY = ("these words say nothing about anybody and stand here only so that the
 
 def emptied(
     text: str,
-) -> str:  # as many words, in the same places
-    "A text whose words are replaced, but for the speakers before a colon and the marks at the ends of words."
+) -> str:  # as many words, in the same positions
+    "Replaces the words of a text, except speakers before a colon; keeps the punctuation after words."
     words = cycle(_EMPTY)
     return re.sub(r"(?m)^\w+:|\w\S*?(?=[?.,]*(?:\s|$))", lambda word: word[0] if word[0].endswith(":") else next(words),
                   text)
@@ -113,16 +113,16 @@ def emptied(
 
 def persona_empty(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session after an interview that says nothing."
+    "Returns the session after an interview that says nothing."
     return behind(emptied(interview(known_fields(transcript))), transcript)
 
 # %% ../../nbs/inputs/06_personas.ipynb #donors
 def donors(
     transcripts: Iterable[Transcript],  # the whole data set
 ) -> dict[str, dict[str, str]]:  # person -> known_fields of another person of the study
-    "Whose persona each person is given."
+    "Assigns each person the fields of another participant of the study; {} if there is none."
     known: dict[str, dict[str, tuple[str, dict[str, str]]]] = {}
     for transcript in transcripts:
         if fields := known_fields(transcript):
@@ -130,19 +130,19 @@ def donors(
     given = {}
     for people in known.values():
         order = sorted(people, key=lambda person: hashlib.sha256(person.encode()).digest())
-        for place, person in enumerate(order):
-            following = order[place + 1 :] + order[:place]
-            other = next((one for one in following if people[one][0] != people[person][0]), None)
-            given[person] = people[other][1] if other else {}
+        for n, person in enumerate(order):
+            following = order[n + 1 :] + order[:n]
+            donor = next((other for other in following if people[other][0] != people[person][0]), None)
+            given[person] = people[donor][1] if donor else {}
     return given
 
 # %% ../../nbs/inputs/06_personas.ipynb #persona-shuffled
 def persona_shuffled(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
     given: dict[str, dict[str, str]] | None = None,  # from donors
 ) -> list[Piece]:
-    "The session after an interview with another participant of the study; raises `ValueError` without `given`."
+    "Returns the session after an interview with another participant; raises `ValueError` without `given`."
     if given is None:
         raise ValueError("The format persona_shuffled needs to know who else took part; give it donors(transcripts).")
     return behind(interview(given.get(transcript.person, {}) if has_persona(transcript) else {}), transcript)

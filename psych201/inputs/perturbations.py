@@ -19,11 +19,11 @@ from ..transcripts import Transcript
 # %% ../../nbs/inputs/08_perturbations.ipynb #markers
 def with_markers(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
     opening: str = "[[",
     closing: str = "]]",
 ) -> list[Piece]:
-    "The session with other markers around its responses."
+    "Returns the session with other markers around its responses."
     shown, responses = turns(transcript.text)
     pieces = [Piece(shown[0], "shown")]
     for response, text in zip(responses, shown[1:]):
@@ -40,8 +40,8 @@ _MOST, _WORDS = 8, ("A", "I", "a", "i")
 
 def new_names(
     transcript: Transcript,
-) -> dict[str, str]:  # old name -> new name; {} where options cannot be renamed
-    "Another name for each option of a session."
+) -> dict[str, str]:  # old name -> new name; {} if the options cannot be renamed
+    "Assigns another name to each option of a session."
     names = sorted(set(transcript.responses))
     around = "".join(piece.text for piece in marked_pieces(transcript.text) if piece.kind == "shown")
     fit = all(re.fullmatch(r"[^\W\d_]+", name) and name not in _WORDS and re.search(rf"\b{name}\b", around)
@@ -51,9 +51,9 @@ def new_names(
 
 def renamed_options(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session with the names of its options exchanged."
+    "Returns the session with the names of its options exchanged."
     names = new_names(transcript)
     swap = lambda text: re.sub(rf"\b({'|'.join(names)})\b", lambda word: names[word[0]], text) if names else text
     return [Piece(swap(text), kind) for text, kind in marked_pieces(transcript.text)]
@@ -64,26 +64,26 @@ FRAME = "This is the record of a session in which a person took part in a study.
 
 def framed(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session behind a sentence that says what it is."
+    "Returns the session after a sentence that describes it."
     return marked_pieces(FRAME + transcript.text)
 
 # %% ../../nbs/inputs/08_perturbations.ipynb #space
 def trailing_space(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The session with a space between each opening marker and the response."
+    "Returns the session with a space between each opening marker and the response."
     pieces = marked_pieces(transcript.text)
-    return [Piece(text + " " * (kind == "shown" and place < len(pieces) - 1), kind)
-            for place, (text, kind) in enumerate(pieces)]
+    return [Piece(text + " " * (kind == "shown" and n < len(pieces) - 1), kind)
+            for n, (text, kind) in enumerate(pieces)]
 
 # %% ../../nbs/inputs/08_perturbations.ipynb #bos
 def double_bos(
     transcript: Transcript,
-    tokenizer,  # of the model
+    tokenizer,  # tokenizer of the model
 ) -> list[Piece]:
-    "The session with the tokenizer's first token twice."
+    "Returns the session with the tokenizer's first token twice."
     first = tokenizer.decode(first_tokens(tokenizer))
     return [Piece(2 * first, "template")] * bool(first) + marked_pieces(transcript.text)

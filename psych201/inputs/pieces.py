@@ -20,15 +20,15 @@ KINDS = ("shown", "response", "template")
 
 
 class Piece(NamedTuple):
-    "A piece of a model's input; the pieces of a format join to the whole."
+    "A piece of a model's input; the pieces of a reading join to the whole input."
     text: str
     kind: str  # one of KINDS
 
 # %% ../../nbs/inputs/00_pieces.ipynb #marked-pieces
 def marked_pieces(
-    text: str,  # with marked responses
+    text: str,  # transcript with marked responses
 ) -> list[Piece]:  # shown, response, shown, ..., response, shown: 2 * responses + 1
-    "A text cut at both ends of every response; the pieces join to the text."
+    "Cuts a text at both ends of every response; the pieces join to the text."
     pieces, position = [], 0
     for start, end in find_responses(text):
         pieces += [Piece(text[position:start], "shown"), Piece(text[start:end], "response")]
@@ -37,16 +37,16 @@ def marked_pieces(
 
 # %% ../../nbs/inputs/00_pieces.ipynb #reading
 class Reading(NamedTuple):
-    "One text that a model reads, and which responses of the transcript it holds."
+    "One text that a model reads, and the numbers of the responses of the transcript that it holds."
     pieces: list[Piece]
-    # number of each response among those of the transcript, from 0; then of those that were cut off its end
+    # numbers of its responses in the transcript, from 0; then those of the responses cut off its end
     responses: list[int]
 
 # %% ../../nbs/inputs/00_pieces.ipynb #as-readings
 def as_readings(
     made: list[Piece] | list[Reading],  # what a format returns
 ) -> list[Reading]:
-    "Pieces as the only reading, with the responses in their order; readings as they are."
+    "Wraps pieces as a single reading with the responses in order; returns readings unchanged."
     if not made or isinstance(made[0], Reading):
         return made
     return [Reading(made, list(range(sum(piece.kind == "response" for piece in made))))]
@@ -54,17 +54,18 @@ def as_readings(
 # %% ../../nbs/inputs/00_pieces.ipynb #check-readings
 def check_readings(
     readings: list[Reading],
-    responses: int,  # of the transcript
-    format: str,  # for the error
-    what: str,  # what was formatted, for the error
+    responses: int,  # number of responses in the transcript
+    format: str,  # name of the format, for the error
+    what: str,  # description of the transcript, for the error
 ) -> None:
-    """Raises `ValueError` unless each response of a transcript is named in the readings once, and none holds more than
-    it names.
+    """Raises `ValueError` unless the readings list each response of a transcript exactly once.
+
+    No reading may hold more responses than it lists.
     """
     held = [sum(piece.kind == "response" for piece in reading.pieces) for reading in readings]
-    places = [place for reading in readings for place in reading.responses]
-    if sorted(places) != list(range(responses)) or any(n > len(reading.responses)
-                                                       for n, reading in zip(held, readings)):
+    numbers = [number for reading in readings for number in reading.responses]
+    if sorted(numbers) != list(range(responses)) or any(n > len(reading.responses)
+                                                        for n, reading in zip(held, readings)):
         raise ValueError(f"The format {format!r} makes {sum(held)} responses of the {responses} of {what}; a format "
                          "keeps every response, and each once.")
 
@@ -72,14 +73,14 @@ def check_readings(
 def pieces_digest(
     pieces: Iterable[Piece],
 ) -> str:  # 16 hexadecimal digits
-    "A digest of one text: the same texts of the same kinds, the same digest."
+    "Returns a digest of pieces; equal texts of equal kinds have equal digests."
     return hashlib.sha256(json.dumps([tuple(piece) for piece in pieces]).encode()).hexdigest()[:16]
 
 # %% ../../nbs/inputs/00_pieces.ipynb #readings-digest
 def readings_digest(
     readings: list[Reading],
 ) -> str:  # 16 hexadecimal digits
-    "A digest of a formatted transcript: the same texts with the same responses, the same digest."
+    "Returns a digest of a formatted transcript; equal texts with equal response numbers have equal digests."
     if len(readings) == 1 and readings[0].responses == sorted(readings[0].responses):
         return pieces_digest(readings[0].pieces)
     parts = [[pieces_digest(reading.pieces), reading.responses] for reading in readings]
@@ -88,7 +89,7 @@ def readings_digest(
 # %% ../../nbs/inputs/00_pieces.ipynb #plain-2
 def plain(
     transcript: Transcript,
-    tokenizer=None,  # of the model; not needed
+    tokenizer=None,  # tokenizer of the model; not used
 ) -> list[Piece]:
-    "The transcript as it is."
+    "Returns the transcript unchanged, cut into pieces."
     return marked_pieces(transcript.text)

@@ -22,25 +22,25 @@ from ..transcripts import CLOSE
 class Closing(NamedTuple):
     "The tokens of a vocabulary that can close a response."
     whole: np.ndarray  # ids of those whose text begins with `>>`
-    half: np.ndarray  # ids of those whose text begins with `>`, the former among them
+    half: np.ndarray  # ids of those whose text begins with `>`, including `whole`
 
 # %% ../../nbs/inputs/01_tokens.ipynb #tokens-2
 @dataclass(frozen=True)
 class Tokens:
-    "Token ids of one text, and where its responses and their closing markers stand among them."
-    ids: np.ndarray  # (tokens,) int64, with the tokenizer's own first token where it wants one
+    "Token ids of one text, with the positions of its responses and their closing markers."
+    ids: np.ndarray  # (tokens,) int64, including the tokenizer's own first token, if any
     start: np.ndarray  # (responses,) index of the first token of each response
     end: np.ndarray  # (responses,) index after its last token; equals start for an empty response
     close: np.ndarray  # (responses,) index after the last token that ends it: marker or end of turn
-    # responses that the vocabulary lacks
+    # numbers of the responses with characters that the vocabulary lacks
     unknown: np.ndarray = field(default_factory=lambda: np.array([], dtype=np.int64))
-    # (responses,) bool: any token of `closing` may end it; None: the tokens that came do
+    # (responses,) bool: any token of `closing` may end it; None: the observed tokens end it
     marked: np.ndarray | None = None
-    closing: Closing | None = None  # of the vocabulary
-    response: np.ndarray | None = None  # (spans,) which response each span is; None: the first, the second and so on
-    # how many responses lie in this text, with a span or without; None: as many as there are spans
+    closing: Closing | None = None  # tokens of the vocabulary that can close a response
+    response: np.ndarray | None = None  # (spans,) number of the response of each span; None: 0, 1, 2, ...
+    # number of responses in this text, with a span or without; None: as many as there are spans
     reach: int | None = None
-    # token ids of what could have been answered, for those who ask; see inputs.options
+    # token ids of the options, if requested; see inputs.options
     options: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Tokens:
 def first_tokens(
     tokenizer,  # fast tokenizer of transformers
 ) -> list[int]:  # ids, usually [] or one beginning-of-sequence token
-    "What the tokenizer puts before every text."
+    "Returns the token ids that the tokenizer puts before every text."
     bare = tokenizer("a", add_special_tokens=False).input_ids
     whole = tokenizer("a").input_ids
     for position in range(len(whole) - len(bare) + 1):
@@ -63,9 +63,9 @@ _STAND_IN = "\ue0f5"  # private-use character of Unicode
 
 
 def _without_control(
-    definition: dict,  # of a tokenizer, as in tokenizer.json
-) -> tuple[dict, set[int]]:  # the definition without added tokens that are no white space, and their ids
-    "A tokenizer's definition in which no text becomes a control token."
+    definition: dict,  # definition of a tokenizer, as in tokenizer.json
+) -> tuple[dict, set[int]]:  # the definition without its added tokens (white space excepted), and their ids
+    "Returns a tokenizer definition in which no text becomes a control token."
     vocabulary = definition["model"]["vocab"]
     names = set(vocabulary) if isinstance(vocabulary, dict) else {name for name, _ in vocabulary}
     kept, control = [], set()
@@ -80,39 +80,39 @@ def _without_control(
 
 # %% ../../nbs/inputs/01_tokens.ipynb #adds-space
 def _adds_space(tokenizer) -> bool:
-    "True if the tokenizer puts a space before every text it is given."
+    "Returns True if the tokenizer puts a space before every text."
     first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)[0]
     return first[0] in "▁Ġ"
 
 # %% ../../nbs/inputs/01_tokens.ipynb #closing-of
 def _closing_of(plain: Tokenizer, control: set[int]) -> Closing:
-    "The tokens that can close a response."
+    "Finds the tokens that can close a response."
     plain.decoder = plain.decoder or decoders.Fuse()  # without one, decoding puts spaces between tokens
     anchor = plain.encode("a", add_special_tokens=False).ids
     before = plain.decode(anchor)
-    some = sorted(i for name, i in plain.get_vocab().items() if ">" in name and i not in control)
-    texts = [plain.decode([*anchor, i], skip_special_tokens=False) for i in some]
-    return Closing(*(np.array([i for i, text in zip(some, texts) if text.startswith(before + marker)], dtype=np.int64)
+    ids = sorted(i for name, i in plain.get_vocab().items() if ">" in name and i not in control)
+    texts = [plain.decode([*anchor, i], skip_special_tokens=False) for i in ids]
+    return Closing(*(np.array([i for i, text in zip(ids, texts) if text.startswith(before + marker)], dtype=np.int64)
                      for marker in (CLOSE, CLOSE[0])))
 
 # %% ../../nbs/inputs/01_tokens.ipynb #encoders
 class _Encoders(NamedTuple):
     "How one tokenizer encodes pieces."
-    plain: Tokenizer  # of the library tokenizers, without control tokens
-    template: Tokenizer  # with them
+    plain: Tokenizer  # from the library tokenizers, without control tokens
+    template: Tokenizer  # the same with control tokens
     control: set[int]  # ids that plain text must not hold
-    unknown: int | None  # id that stands for characters that the vocabulary lacks
-    guard: str  # goes before each piece but the first, and is taken off again
+    unknown: int | None  # id for characters that the vocabulary lacks
+    guard: str  # prepended to each piece but the first; its tokens are removed again
     closing: Closing
 
 # %% ../../nbs/inputs/01_tokens.ipynb #make-encoders
 @lru_cache(maxsize=4)
 def _encoders(tokenizer, size: int) -> _Encoders:
-    "The encoders of a tokenizer; `size`, its length, changes where tokens were added to it since."
+    "Builds the encoders of a tokenizer; `size`, its length, invalidates the cache after tokens were added."
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     definition |= {"padding": None, "truncation": None, "post_processor": None}
     without, control = _without_control(definition)
-    plain, template = (Tokenizer.from_str(json.dumps(one)) for one in (without, definition))
+    plain, template = (Tokenizer.from_str(json.dumps(version)) for version in (without, definition))
     if moved := [token["content"] for token in without["added_tokens"]
                  if plain.token_to_id(token["content"]) != token["id"]]:
         raise ValueError(f"Without its control tokens this tokenizer numbers {moved[0]!r} "
@@ -126,7 +126,7 @@ def _encoders(tokenizer, size: int) -> _Encoders:
 
 # %% ../../nbs/inputs/01_tokens.ipynb #without-guard
 def _without_guard(encoding, encoders: _Encoders, guard: str) -> list[tuple[int, int, int]]:
-    "The tokens of a piece as (id, first character, character after the last), less those of the guard."
+    "Returns the tokens of a piece as (id, first character, character after the last), without the guard's."
     tokens = [(i, a - len(guard), b - len(guard)) for i, (a, b) in zip(encoding.ids, encoding.offsets)
               if b > len(guard)]
     if guard and any(a < 0 and i != encoders.unknown for i, a, _ in tokens):
@@ -135,17 +135,18 @@ def _without_guard(encoding, encoders: _Encoders, guard: str) -> list[tuple[int,
 
 # %% ../../nbs/inputs/01_tokens.ipynb #encode-text
 def _encode_text(text: str, encoders: _Encoders, guard: str) -> list[tuple[int, int, int]]:
-    "The tokens of plain text, none of them a control token."
+    "Encodes plain text without producing a control token."
     tokens = _without_guard(encoders.plain.encode(guard + text, add_special_tokens=False), encoders, guard)
-    place = next((a for i, a, b in tokens if i in encoders.control and b - a > 1), None)
-    if place is None:
+    control = next((a for i, a, b in tokens if i in encoders.control and b - a > 1), None)
+    if control is None:
         return tokens
-    rest = _encode_text(text[place + 1 :], encoders, encoders.guard)
-    return _encode_text(text[: place + 1], encoders, guard) + [(i, a + place + 1, b + place + 1) for i, a, b in rest]
+    split = control + 1  # after the first character of the control token
+    rest = _encode_text(text[split:], encoders, encoders.guard)
+    return _encode_text(text[:split], encoders, guard) + [(i, a + split, b + split) for i, a, b in rest]
 
 # %% ../../nbs/inputs/01_tokens.ipynb #encode-pieces
 def _encode_pieces(pieces: list[Piece], encoders: _Encoders) -> list[list[tuple[int, int, int]]]:
-    "For each piece its tokens as (id, first character, character after the last)."
+    "Returns the tokens of each piece as (id, first character, character after the last)."
     encoded = []
     for number, (text, kind) in enumerate(pieces):
         guard = encoders.guard if number else ""
@@ -158,7 +159,7 @@ def _encode_pieces(pieces: list[Piece], encoders: _Encoders) -> list[list[tuple[
 
 # %% ../../nbs/inputs/01_tokens.ipynb #lacks
 def _lacks(text: str, tokens: list[tuple[int, int, int]], encoders: _Encoders) -> bool:
-    "True if the vocabulary has no tokens for some of the characters of a response."
+    "Returns True if the vocabulary has no tokens for some characters of a response."
     if any(i == encoders.unknown for i, *_ in tokens):
         return True
     covered = {position for _, a, b in tokens for position in range(a, b)}
@@ -168,7 +169,7 @@ def _lacks(text: str, tokens: list[tuple[int, int, int]], encoders: _Encoders) -
 
 # %% ../../nbs/inputs/01_tokens.ipynb #ending
 def _ending(piece: Piece | None, tokens: list[tuple[int, int, int]]) -> int:
-    "How many of a piece's tokens end the response before it."
+    "Counts the tokens of a piece that end the response before it."
     if piece is None or piece.kind == "response":
         return 0
     if piece.kind == "template":
@@ -177,10 +178,10 @@ def _ending(piece: Piece | None, tokens: list[tuple[int, int, int]]) -> int:
 
 # %% ../../nbs/inputs/01_tokens.ipynb #encode-response
 def encode_response(
-    text: str,  # of a response
+    text: str,  # text of a response
     tokenizer,  # fast tokenizer of transformers
 ) -> tuple[int, ...] | None:  # None: the vocabulary lacks some of its characters
-    "Token ids of a response, wherever it stands."
+    "Returns the token ids of a response, which are the same in any text."
     encoders = _encoders(tokenizer, len(tokenizer))
     tokens = _encode_text(text, encoders, encoders.guard)
     return None if _lacks(text, tokens, encoders) else tuple(i for i, *_ in tokens)
@@ -189,8 +190,12 @@ def encode_response(
 def encode(
     pieces: list[Piece],  # from a format
     tokenizer,  # fast tokenizer of transformers
-) -> Tokens:  # as many spans as there are responses
-    "Token ids with exact response spans (rule `span`)."
+) -> Tokens:  # one span per response
+    """Encodes pieces into token ids with exact response spans (rule `span`).
+
+    Raises `ValueError` for a slow tokenizer, which has no character offsets, and for a tokenizer whose ids change
+    without its control tokens.
+    """
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} is a slow tokenizer, without character offsets; "
                          "load the fast version of it (use_fast=True, or convert it to tokenizer.json).")
@@ -200,21 +205,21 @@ def encode(
     brought = bool(pieces) and pieces[0].kind == "template" and [i for i, *_ in encoded[0][: len(wanted)]] == wanted
     first = [] if brought else wanted
     bounds = len(first) + np.cumsum([0] + [len(tokens) for tokens in encoded])
-    places = [place for place, piece in enumerate(pieces) if piece.kind == "response"]
+    responses = [n for n, piece in enumerate(pieces) if piece.kind == "response"]
     after = [_ending(*pair) for pair in zip([*pieces[1:], None], [*encoded[1:], []])]
     ids = np.array(first + [i for tokens in encoded for i, *_ in tokens], dtype=np.int64)
-    start, end = bounds[places], bounds[np.array(places, dtype=np.int64) + 1]
-    unknown = [n for n, place in enumerate(places) if _lacks(pieces[place].text, encoded[place], encoders)]
-    close = end + np.array(after, dtype=np.int64)[places]
-    marked = np.array([place + 1 < len(pieces) and pieces[place + 1].kind == "shown" for place in places], dtype=bool)
+    start, end = bounds[responses], bounds[np.array(responses, dtype=np.int64) + 1]
+    unknown = [number for number, n in enumerate(responses) if _lacks(pieces[n].text, encoded[n], encoders)]
+    close = end + np.array(after, dtype=np.int64)[responses]
+    marked = np.array([n + 1 < len(pieces) and pieces[n + 1].kind == "shown" for n in responses], dtype=bool)
     return Tokens(ids, start, end, close, np.array(unknown, dtype=np.int64), marked, encoders.closing)
 
 # %% ../../nbs/inputs/01_tokens.ipynb #cut
 def cut(
     tokens: Tokens,
-    max_tokens: int | None,  # longest input; None: no limit
-) -> Tokens:  # at most max_tokens ids, with the responses that fit whole
-    "The tokens up to the last response that fits with its closing marker."
+    max_tokens: int | None,  # longest input, in tokens; None: no limit
+) -> Tokens:  # at most max_tokens ids, with the responses that fit completely
+    "Returns the tokens up to the last response that fits with its closing marker."
     if max_tokens is None or len(tokens) <= max_tokens:
         return tokens
     fits = int(np.searchsorted(tokens.close, max_tokens, side="right"))

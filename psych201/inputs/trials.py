@@ -16,36 +16,36 @@ from ..transcripts import OPEN, Transcript
 
 # %% ../../nbs/inputs/02_trials.ipynb #trial
 class Trial(NamedTuple):
-    "A part of a transcript with one response or several."
+    "A part of a transcript with one or more responses."
     start: int  # first character
     end: int  # after the last character
-    responses: list[int]  # numbers of its responses, from 0
+    responses: list[int]  # numbers of its responses in the transcript, from 0
 
 # %% ../../nbs/inputs/02_trials.ipynb #units
 _LINE, _SENTENCE = re.compile(r"\n"), re.compile(r"[.!?]['\")]* +(?=\S)|\n")
 
 
 def _unit(text: str, gaps: list[tuple[int, int]]) -> re.Pattern:
-    "What ends the lines of a session, given the texts between its responses."
+    "Chooses what ends a line of a session (line breaks or sentences), from the gaps between its responses."
     broken = sum("\n" in text[start:end] for start, end in gaps)
     return _LINE if 5 * broken >= len(gaps) else _SENTENCE
 
 
 def _line_starts(text: str, start: int, end: int, unit: re.Pattern) -> list[int]:
-    "Characters between start and end at which a line begins."
+    "Returns the character positions between start and end at which a line begins."
     return [start + match.end() for match in unit.finditer(text[start:end])]
 
 # %% ../../nbs/inputs/02_trials.ipynb #feedback
-_OFTEN, _FEWEST = 5, 5  # feedback comes behind every fifth response, and behind five at least
+_OFTEN, _FEWEST = 5, 5  # feedback follows at least every fifth response, and at least five responses
 
 
 def _beginning(line: str) -> tuple[str, ...]:
-    "The first two words of a line, all numbers alike."
+    "Returns the first two words of a line, with every number replaced by 0."
     return tuple(re.sub(r"\d+", "0", line).split()[:2])
 
 
 def _feedback(text: str, first: list[int], between: list[list[int]]) -> set[tuple[str, ...]]:
-    "How lines of feedback begin, from the line starts before the first response and between two each."
+    "Finds how feedback lines begin, from the line starts before the first response and between responses."
     lines = lambda starts: {_beginning(text[start:end]) for start, end in zip(starts, starts[1:])}
     behind = Counter(beginning for starts in between for beginning in lines(starts))
     often = {beginning for beginning, n in behind.items() if beginning and n >= max(_FEWEST, len(between) / _OFTEN)}
@@ -53,7 +53,7 @@ def _feedback(text: str, first: list[int], between: list[list[int]]) -> set[tupl
 
 # %% ../../nbs/inputs/02_trials.ipynb #begin
 def _trial_start(text: str, starts: list[int], feedback: set[tuple[str, ...]]) -> int | None:
-    "Which line start between two responses begins the next trial; None: both are in one trial."
+    "Returns the line start at which the next trial begins; None if both responses are in one trial."
     for start, end in zip(starts, starts[1:]):
         if _beginning(text[start:end]) not in feedback:
             return start
@@ -61,24 +61,24 @@ def _trial_start(text: str, starts: list[int], feedback: set[tuple[str, ...]]) -
 
 # %% ../../nbs/inputs/02_trials.ipynb #first
 def _usual(trial_starts: list[int | None], between: list[list[int]]) -> int:
-    "How many whole lines a trial usually has before its first response."
-    own = [len(starts) - 1 - starts.index(start) for start, starts in zip(trial_starts, between) if start is not None]
-    return Counter(own).most_common(1)[0][0] if own else 0
+    "Returns how many whole lines a trial usually has before its first response."
+    lines = [len(starts) - 1 - starts.index(start) for start, starts in zip(trial_starts, between) if start is not None]
+    return Counter(lines).most_common(1)[0][0] if lines else 0
 
 # %% ../../nbs/inputs/02_trials.ipynb #find-trials
 def find_trials(
     transcript: Transcript,
-) -> list[Trial]:  # in order; what stands before the first one are the instructions
-    "The trials of a session; none if it has no response."
+) -> list[Trial]:  # in order; the text before the first trial is the instructions
+    "Finds the trials of a session; returns an empty list if it has no response."
     text, spans = transcript.text, transcript.spans
     if not spans:
         return []
-    gaps = [(one.end, other.start - len(OPEN)) for one, other in zip(spans, spans[1:])]
+    gaps = [(span.end, following.start - len(OPEN)) for span, following in zip(spans, spans[1:])]
     unit = _unit(text, gaps)
     first = _line_starts(text, 0, spans[0].start - len(OPEN), unit)
     between = [_line_starts(text, *gap, unit) for gap in gaps]
     feedback = _feedback(text, first, between)
-    starts = [_trial_start(text, some, feedback) for some in between]
+    starts = [_trial_start(text, line_starts, feedback) for line_starts in between]
     begins = [0, *first][max(-len(first) - 1, -1 - _usual(starts, between))]
     trials = [Trial(begins, len(text), [0])]
     for response, start in enumerate(starts, start=1):
@@ -94,9 +94,9 @@ _GROUNDS = ("rgba(86,180,233,.18)", "rgba(0,158,115,.18)")
 
 def show_trials(
     transcript: Transcript,
-    most: int = 12,  # trials at most
+    most: int = 12,  # number of trials to show
 ) -> str:  # HTML
-    "The instructions and the first trials of a session, told apart by colour."
+    "Renders the instructions and the first trials of a session, distinguished by colour."
     trials = find_trials(transcript)
     mark = lambda text: re.sub("&lt;&lt;(.*?)&gt;&gt;", r"&lt;&lt;<b>\1</b>&gt;&gt;", html.escape(text),
                                flags=re.DOTALL)

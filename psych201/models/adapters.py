@@ -24,43 +24,43 @@ from .loading import is_whole
 
 # %% ../../nbs/models/06_adapters.ipynb #settings
 def _settings(path: Path) -> dict:
-    "What an adapter_config.json says; raises `ModelError`."
+    "Reads an adapter_config.json; raises `ModelError` if it is damaged."
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path} is no JSON ({error}); fetch it again.") from error
-    if not isinstance(said, dict):
+    if not isinstance(settings, dict):
         raise ModelError(f"{path} holds no settings of an adapter; fetch it again.")
-    return said
+    return settings
 
 # %% ../../nbs/models/06_adapters.ipynb #read-adapter
 def read_adapter(
     place: str,  # built-in name, .gguf file, folder or hub id
     revision: str | None = None,  # commit, for the hub
     cached: bool = False,  # True: the hub does not answer
-) -> dict | None:  # its configuration; None: this is a whole model
-    "What an adapter says of itself."
+) -> dict | None:  # its configuration; None: a whole model
+    "Reads the configuration of an adapter; raises `ModelError` if it is damaged."
     source = Path(place).expanduser()
     has_weights = any(any(source.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
     if is_whole(place) or has_weights:
         return None
-    found = find_adapter_config_file(str(source) if source.is_dir() else place, revision=revision,
-                                     local_files_only=cached)
-    return found and _settings(Path(found))
+    config = find_adapter_config_file(str(source) if source.is_dir() else place, revision=revision,
+                                      local_files_only=cached)
+    return config and _settings(Path(config))
 
 # %% ../../nbs/models/06_adapters.ipynb #base-of
 def base_of(
-    adapter: str,  # its place, for messages
+    adapter: str,  # place of the adapter, for messages
     described: dict,  # from read_adapter
 ) -> str:  # place of a model
-    "The base on which an adapter was trained; raises `ModelError` if it names none."
+    "Returns the base on which an adapter was trained; raises `ModelError` if it names none."
     base = described.get("base_model_name_or_path")
     if not base or base == adapter:
         raise ModelError(f"The adapter {adapter} does not say on which model it was trained; give BASE+{adapter}.")
     return base
 
 # %% ../../nbs/models/06_adapters.ipynb #adapter-folder
-_FILES = ["adapter_*", "*.json", "*.jinja", "*.model", "*.txt"]  # of an adapter, and of a tokenizer
+_FILES = ["adapter_*", "*.json", "*.jinja", "*.model", "*.txt"]  # files of an adapter and of a tokenizer
 
 
 def adapter_folder(
@@ -68,7 +68,7 @@ def adapter_folder(
     revision: str | None = None,  # commit, for the hub
     cached: bool = False,  # True: the hub does not answer
 ) -> Path:
-    "The folder of an adapter, fetched if need be; raises `ModelError`."
+    "Returns the folder of an adapter, fetched if necessary; raises `ModelError` if it holds no adapter weights."
     folder = Path(place).expanduser()
     try:
         folder = (folder if folder.is_dir()
@@ -85,16 +85,16 @@ def adapter_folder(
 
 # %% ../../nbs/models/06_adapters.ipynb #has-words
 def has_tokenizer(
-    folder: Path,  # of an adapter
+    folder: Path,  # folder of an adapter
 ) -> bool:
-    "True if an adapter has a tokenizer of its own."
+    "Returns True if an adapter comes with its own tokenizer."
     return any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json"))
 
 # %% ../../nbs/models/06_adapters.ipynb #adapter-hash
 def adapter_hash(
-    folder: Path,  # of an adapter
+    folder: Path,  # folder of an adapter
 ) -> str:  # 64 hexadecimal digits
-    "A digest of what an adapter adds."
+    "Returns a digest of the weights and settings of an adapter."
     settings = _settings(folder / "adapter_config.json") | {"base_model_name_or_path": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted(folder.glob("adapter_model*")):
@@ -103,7 +103,7 @@ def adapter_hash(
 
 # %% ../../nbs/models/06_adapters.ipynb #grown
 def _grow(model: torch.nn.Module, folder: Path) -> None:
-    "Gives a model as many words as the embeddings have that an adapter brings."
+    "Resizes the embeddings of a model to the rows that an adapter has."
     if not (path := folder / "adapter_model.safetensors").exists():
         return
     with safe_open(path, "pt") as weights:
@@ -114,13 +114,14 @@ def _grow(model: torch.nn.Module, folder: Path) -> None:
 
 # %% ../../nbs/models/06_adapters.ipynb #check-fit
 def _check_fit(whole, folder: Path) -> None:
-    "Raises `ModelError` if the tensors of an adapter are not those that its base has places for."
+    "Raises `ModelError` unless the tensors of an adapter are exactly those that its base expects."
     import peft
 
-    own = {key.removeprefix("base_model.model.") for key in peft.utils.load_peft_weights(str(folder), device="cpu")}
-    places = {key.removeprefix("base_model.model.")
-              for key in peft.get_peft_model_state_dict(whole, save_embedding_layers=False)}
-    lost, missing = own - places - {key for key in own if "embed_tokens" in key or "lm_head" in key}, places - own
+    stored = {key.removeprefix("base_model.model.") for key in peft.utils.load_peft_weights(str(folder), device="cpu")}
+    expected = {key.removeprefix("base_model.model.")
+                for key in peft.get_peft_model_state_dict(whole, save_embedding_layers=False)}
+    embeddings = {key for key in stored if "embed_tokens" in key or "lm_head" in key}
+    lost, missing = stored - expected - embeddings, expected - stored
     if lost or missing:
         raise ModelError(f"The adapter {folder} does not fit this base: {len(lost)} of its tensors have no place "
                          f"there, and {len(missing)} are "
@@ -129,11 +130,11 @@ def _check_fit(whole, folder: Path) -> None:
 
 # %% ../../nbs/models/06_adapters.ipynb #with-adapter
 def with_adapter(
-    model: torch.nn.Module,  # causal language model of transformers; becomes a part of what comes back
-    folder: Path,  # of an adapter
+    model: torch.nn.Module,  # causal language model of transformers; becomes a part of the result
+    folder: Path,  # folder of an adapter
     merge: bool,  # True: add it to the weights
-) -> torch.nn.Module:  # of the same class
-    "A model with an adapter on it; raises `ModelError` for one of another kind, or of another base."
+) -> torch.nn.Module:  # model of the same class
+    "Puts an adapter on a model; raises `ModelError` for an unsupported kind of adapter or another base."
     import peft
 
     try:

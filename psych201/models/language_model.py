@@ -32,7 +32,7 @@ class LanguageModel:
     model: torch.nn.Module  # causal language model of transformers, in eval mode
     tokenizer: object  # fast tokenizer of transformers
     card: Card
-    revision: str  # commit of the hub, or 'sha256:…' of the weights
+    revision: str  # commit on the hub, or 'sha256:…' of the weights
     tokenizer_hash: str  # SHA-256 of the tokenizer's definition
 
     @property
@@ -42,12 +42,12 @@ class LanguageModel:
 
     @property
     def context(self) -> int | None:
-        "Longest input in tokens that the model was made for; None if its config does not say."
+        "Longest input in tokens that the model was made for; None if its config lacks it."
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def dtype(self) -> str:
-        "What the model computes in, e.g. float32; see settings.DTYPE_NAMES."
+        "Precision in which the model computes, e.g. float32; see settings.DTYPE_NAMES."
         dtype, quantised = str(self.model.dtype).removeprefix("torch."), quantised_as(self.model)
         if quantised:
             return quantised if dtype == "bfloat16" else f"{quantised} ({dtype})"
@@ -55,7 +55,7 @@ class LanguageModel:
 
     @property
     def compiled(self) -> bool:
-        "True if PyTorch compiles its layers; see models.compile."
+        "True if PyTorch compiles the layers; see models.compile."
         return is_compiled(self.model)
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class LanguageModel:
 def weights_hash(
     model: torch.nn.Module,
 ) -> str:  # 'sha256:' and 64 hexadecimal digits
-    "A digest of the names, shapes and values of all parameters and buffers."
+    "Returns a digest of the names, shapes and values of all parameters and buffers."
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -78,14 +78,14 @@ def weights_hash(
 def tokenizer_hash(
     tokenizer,  # fast tokenizer of transformers
 ) -> str:  # 64 hexadecimal digits
-    "A digest of vocabulary, merges, normaliser and added tokens."
+    "Returns a digest of vocabulary, merges, normaliser and added tokens."
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     definition |= {"padding": None, "truncation": None}
     return hashlib.sha256(json.dumps(definition, ensure_ascii=False).encode()).hexdigest()
 
 # %% ../../nbs/models/08_language_model.ipynb #parts-of
 def _parts_of(place: str, how: Loading) -> tuple[str, Loading] | None:
-    "The place of the base of an adapter, and how it is loaded; None for a whole model. `how` is pinned."
+    "Returns the place of an adapter's base and how to load it; None for a whole model. `how` is pinned."
     base, adapter = base_and_adapter(place)
     if base:
         return base, replace(how, revision=None)
@@ -94,7 +94,7 @@ def _parts_of(place: str, how: Loading) -> tuple[str, Loading] | None:
 
 # %% ../../nbs/models/08_language_model.ipynb #assembled
 def _assembled(place: str, how: Loading) -> tuple[torch.nn.Module, object, str]:
-    "(model, tokenizer, revision) of a whole model, or of an adapter on its base."
+    "Loads (model, tokenizer, revision) of a whole model, or of an adapter on its base."
     how = pinned(base_and_adapter(place)[1], how)
     if (parts := _parts_of(place, how)) is None:
         model, tokenizer = load_weights(place, how)
@@ -114,11 +114,11 @@ def _assembled(place: str, how: Loading) -> tuple[torch.nn.Module, object, str]:
 
 # %% ../../nbs/models/08_language_model.ipynb #load-tokenizer
 def load_tokenizer(
-    name: str,  # as for load
+    name: str,  # as for load_model
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
     trust_remote_code: bool = False,  # True: code that comes with the model may run
 ):  # fast tokenizer of transformers
-    "The tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
+    "Loads the tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
     place, how = name_and_place(check_name(name))[1], Loading(revision=revision, trust_remote_code=trust_remote_code)
     while (parts := _parts_of(place, how := pinned(base_and_adapter(place)[1], how))) is not None:
         folder = adapter_folder(base_and_adapter(place)[1], how.revision, how.cached)
@@ -129,7 +129,7 @@ def load_tokenizer(
 
 # %% ../../nbs/models/08_language_model.ipynb #announce-copy
 def _announce_copy(given: str, described: Card, place: str, size_b: float) -> None:
-    "Says on stderr of which known model a folder is a copy, and that it has another size if it has."
+    "Reports on stderr of which known model a folder is a copy, and any mismatch in size."
     if place == described.model:
         return
     say = lambda text: print(text, file=sys.stderr, flush=True)
@@ -150,9 +150,9 @@ def load_model(
     compile: bool | None = None,  # let PyTorch compile its layers; None: as in settings.ini
     trust_remote_code: bool = False,  # True: code that comes with the model may run; read it first
 ) -> LanguageModel:
-    """A model ready to score, attending by our own function where that was tested with its kind (likelihood.attention).
+    """Loads a model ready to score, with our own attention if it was tested with this kind (likelihood.attention).
 
-    Raises `ModelError` naming the ways out.
+    Raises `ModelError` naming the ways out, and `ValueError` for an unknown dtype.
     """
     settings, given = load_settings(), name
     name, place = name_and_place(check_name(given))

@@ -28,16 +28,16 @@ from .weights import TINY, check_complete, from_gguf, gguf_tokenizer, make_tiny,
 # %% ../../nbs/models/05_loading.ipynb #how-class
 @dataclass(frozen=True)
 class Loading:
-    "How a model is loaded."
+    "Options for loading a model."
     dtype: str = "float32"  # one of settings.DTYPE_NAMES
     device: str = "cpu"  # as find_device takes it
     revision: str | None = None  # branch, tag or commit on the hub; None: the newest
     trust_remote_code: bool = False  # True: code that comes with the model may run
-    cached: bool = False  # True: the hub does not answer, its cache has the model
+    cached: bool = False  # True: the hub does not answer, but its cache has the model
 
     @property
     def source(self) -> dict:
-        "What configuration, weights and tokenizer are asked with."
+        "Returns the options of from_pretrained for configuration, weights and tokenizer."
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code,
                 **({"local_files_only": True} if self.cached else {})}
 
@@ -45,38 +45,38 @@ class Loading:
 def find_device(
     name: str = "auto",  # auto, cpu, cuda, cuda:1, mps
 ) -> str:
-    "The device to score on; `auto` is the GPU where there is one. Raises `ModelError` for one that is not there."
-    found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    if found.startswith("cuda") and not torch.cuda.is_available():
+    "Returns the device to score on; `auto` prefers a GPU. Raises `ModelError` if there is no GPU for cuda."
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"There is no GPU for the device {name!r}; take cpu, or auto for what is there.")
-    return found
+    return device
 
 # %% ../../nbs/models/05_loading.ipynb #device-map
 def _device_map(
     device: str,  # as find_device takes it
     always: bool = False,  # True: also for the CPU
-) -> str | dict | None:  # for from_pretrained; None: the CPU, where there is nothing to move
-    "Where transformers puts the weights as it reads them."
+) -> str | dict | None:  # for from_pretrained; None: the CPU, which needs no map
+    "Returns the device map with which transformers reads the weights."
     if device == "auto" and torch.cuda.device_count() > 1:
         return "auto"
-    found = find_device(device)
-    return {"": found} if found != "cpu" or always else None
+    target = find_device(device)
+    return {"": target} if target != "cpu" or always else None
 
 # %% ../../nbs/models/05_loading.ipynb #check-spread
 _SMALLER = "take a smaller dtype (bfloat16, int8, nf4), more GPUs, or the device cpu"
 
 # %% ../../nbs/models/05_loading.ipynb #check-spread-2
 def _check_spread(name: str, model: torch.nn.Module) -> None:
-    "Raises `ModelError` if a part of a model that is spread over GPUs lies elsewhere."
-    places = list((getattr(model, "hf_device_map", None) or {}).values())
-    left = sum(str(place) in ("cpu", "disk") for place in places)
-    if 0 < left < len(places):
-        raise ModelError(f"The GPUs here are too small for {name}: {left} of its {len(places)} parts would stay "
+    "Raises `ModelError` if a part of a model that is spread over GPUs is not on a GPU."
+    devices = list((getattr(model, "hf_device_map", None) or {}).values())
+    left = sum(str(device) in ("cpu", "disk") for device in devices)
+    if 0 < left < len(devices):
+        raise ModelError(f"The GPUs here are too small for {name}: {left} of its {len(devices)} parts would stay "
                          f"in main memory; {_SMALLER}.")
 
 # %% ../../nbs/models/05_loading.ipynb #model-of
 def _model_of(source: str, asked: dict, **options) -> torch.nn.Module:
-    "A causal language model, or one that takes images and text where the config is one of those."
+    "Loads a causal language model, or an image-text model if the config is one; raises `ModelError` if incomplete."
     config = transformers.AutoConfig.from_pretrained(source, **asked)
     images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
@@ -86,9 +86,9 @@ def _model_of(source: str, asked: dict, **options) -> torch.nn.Module:
 
 # %% ../../nbs/models/05_loading.ipynb #failure
 def _failure(name: str, how: Loading, error: Exception) -> str:
-    "Why a model could not be loaded, and the ways out."
-    said, reason = str(error), str(error).strip().split("\n")[0].rstrip(".")
-    if "trust_remote_code" in said:
+    "Explains why a model could not be loaded, with the ways out."
+    message, reason = str(error), str(error).strip().split("\n")[0].rstrip(".")
+    if "trust_remote_code" in message:
         return (f"The model {name} comes with Python code of its own, which is not run unasked. Read it first; "
                 "--trust-remote-code (trust_remote_code=True) then lets it run.")
     if isinstance(error, SafetensorError):
@@ -109,7 +109,7 @@ def _failure(name: str, how: Loading, error: Exception) -> str:
 def is_whole(
     place: str,  # built-in name, .gguf file, folder or hub id
 ) -> bool:
-    "True for a model that can be no adapter, in no other version: built in, or one file."
+    "Returns True for a model that is built in or one file: it cannot be an adapter and has no revisions."
     return place in (*TINY, *PACKAGED, *SHIPPED) or place.endswith(".gguf")
 
 
@@ -117,9 +117,9 @@ def pinned(
     place: str,  # built-in name, .gguf file, folder or hub id
     how: Loading,
 ) -> Loading:
-    """The same, with a commit where the place is on the hub, and no revision elsewhere.
+    """Returns the options with a commit for a place on the hub, and without a revision for any other.
 
-    Raises `ModelError` where there is no model.
+    Raises `ModelError` if there is no model.
     """
     folder = Path(place).expanduser()
     if not is_whole(place) and not folder.is_dir():
@@ -132,12 +132,12 @@ def pinned(
 # %% ../../nbs/models/05_loading.ipynb #try
 @torch.inference_mode()
 def _try(model: torch.nn.Module) -> None:
-    "Reads three tokens; raises what a model cannot do."
+    "Reads three tokens, so that an unsupported model fails at once."
     model(input_ids=torch.tensor([[1, 2, 3]], device=model.device), use_cache=False)
 
 # %% ../../nbs/models/05_loading.ipynb #from-pretrained
 def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
-    "(model, tokenizer) from a folder or the hub; raises `ModelError` with the ways out."
+    "Loads (model, tokenizer) from a folder or the hub; raises `ModelError` with the ways out."
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     quantised = quantisation(how.dtype)
     options = {"quantization_config": quantised} if quantised else {}
@@ -156,8 +156,8 @@ def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
 # %% ../../nbs/models/05_loading.ipynb #shipped-folder
 def shipped_folder(
     name: str,  # key of SHIPPED
-) -> Path:  # with config, safetensors and tokenizer
-    "Where a model lies that comes with this package."
+) -> Path:  # folder with config, safetensors and tokenizer
+    "Returns the folder of a model that comes with this package."
     return Path(str(files("psych201"))) / "assets" / "shipped" / name
 
 # %% ../../nbs/models/05_loading.ipynb #load-weights
@@ -165,7 +165,7 @@ def load_weights(
     place: str,  # built-in name, .gguf file, folder or hub id of a whole model
     how: Loading,  # pinned
 ) -> tuple[torch.nn.Module, object]:  # model and tokenizer of transformers
-    "A tiny, packaged, shipped, GGUF, local or hub model; raises `ModelError` naming the ways out."
+    "Loads a tiny, packaged, shipped, GGUF, local or hub model; raises `ModelError` naming the ways out."
     if how.dtype in QUANTISED and (place in TINY or place.endswith(".gguf")):
         raise ModelError(f"{place} cannot be loaded in {how.dtype}; take another dtype, or the folder of a model.")
     if place in TINY:
@@ -181,7 +181,7 @@ def load_tokenizer_files(
     place: str,  # as for load_weights
     how: Loading,  # pinned
 ):  # fast tokenizer of transformers
-    "The tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
+    "Loads the tokenizer of a model, without its weights; raises `ModelError` naming the ways out."
     if place in TINY:
         return make_tiny(place)[1]
     if place.endswith(".gguf"):
@@ -196,9 +196,9 @@ def load_tokenizer_files(
 
 # %% ../../nbs/models/05_loading.ipynb #own-code
 def own_code(
-    model: torch.nn.Module,  # of transformers
-) -> str | None:  # 64 hexadecimal digits; None: its class is one of transformers
-    "A digest of the Python files that came with a model and built it."
+    model: torch.nn.Module,  # model of transformers
+) -> str | None:  # 64 hexadecimal digits; None: its class belongs to transformers
+    "Returns a digest of the Python files that came with a model and built it."
     module = sys.modules[type(model).__module__]
     if not module.__name__.startswith("transformers_modules."):
         return None

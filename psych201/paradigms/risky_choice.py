@@ -17,7 +17,7 @@ def value(
     curvature: np.ndarray,  # alpha, around 0.88
     loss_aversion: np.ndarray,  # lambda, around 2.25
 ) -> np.ndarray:  # subjective value, same shape
-    "Value function of prospect theory (Tversky and Kahneman 1992, eq. 5)."
+    "Computes v(x) = x^α for gains and -λ (-x)^α for losses (Tversky and Kahneman 1992, eq. 5)."
     size = np.abs(amount) ** curvature
     return np.where(amount >= 0, size, -loss_aversion * size)
 
@@ -26,16 +26,20 @@ def weight(
     probability: np.ndarray,  # in [0, 1]
     distortion: np.ndarray,  # gamma, around 0.61; 1 is no distortion
 ) -> np.ndarray:  # decision weight in [0, 1], same shape
-    "Probability weighting of prospect theory (Tversky and Kahneman 1992, eq. 6)."
+    "Computes w(p) = p^γ / (p^γ + (1 - p)^γ)^(1/γ) (Tversky and Kahneman 1992, eq. 6)."
     odds_for, odds_against = probability**distortion, (1 - probability) ** distortion
     return odds_for / (odds_for + odds_against) ** (1 / distortion)
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #draw-participants
 def draw_participants(
-    n_participants: int,  # how many people
-    seed: int,  # of NumPy's generator
-) -> pd.DataFrame:  # one row a person: curvature, loss_aversion, distortion, sensitivity, option names
-    "Parameters of prospect-theory choosers, and the letters that name their gamble and sure option."
+    n_participants: int,  # number of participants
+    seed: int,  # seed of NumPy's generator
+) -> pd.DataFrame:  # one row per participant: curvature, loss_aversion, distortion, sensitivity, option names
+    """Draws parameters of prospect-theory choosers, and the letters that name their gamble and sure option.
+
+    The centres of α (curvature), λ (loss_aversion) and γ (distortion) are the medians of Tversky and Kahneman (1992);
+    θ (sensitivity) has the median 0.35.
+    """
     random = np.random.default_rng(seed)
     letters = [random.choice(list("BCDFGHJKLMNPRTVWXZ"), 2, replace=False) for _ in range(n_participants)]
     return pd.DataFrame({
@@ -51,10 +55,13 @@ def draw_participants(
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #simulate
 def simulate(
     people: pd.DataFrame,  # from draw_participants
-    n_trials: int,  # decisions per person
-    seed: int,
-) -> pd.DataFrame:  # one row a decision: participant, trial, amount, chance (%), sure, choice (1 = gamble), probability
-    "Gambles, sure amounts and the choices of prospect-theory choosers between them."
+    n_trials: int,  # decisions per participant
+    seed: int,  # seed of NumPy's generator
+) -> pd.DataFrame:  # one row per decision
+    """Simulates choices between gambles and sure amounts, P(gamble) = 1 / (1 + exp(-θ (w(p) v(x) - v(s)))).
+
+    Columns: participant, trial, amount and sure (points), chance (%), choice (1 = gamble), probability (of the choice).
+    """
     random = np.random.default_rng(seed)
     trials = people.loc[people.index.repeat(n_trials)].reset_index(drop=True)
     n = len(trials)
@@ -75,10 +82,10 @@ def simulate(
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #simulate-best
 def simulate_best(
     people: pd.DataFrame,  # from draw_participants; only their letters are used
-    n_trials: int,  # decisions per person
-    seed: int,
+    n_trials: int,  # decisions per participant
+    seed: int,  # seed of NumPy's generator
 ) -> pd.DataFrame:  # as from simulate, with the same gambles
-    "The same decisions, always for the higher expected value."
+    "Simulates the same decisions, always for the higher expected value, max(p x, s)."
     return simulate(people.assign(curvature=1.0, loss_aversion=1.0, distortion=1.0, sensitivity=1000.0), n_trials, seed)
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #instructions
@@ -94,10 +101,10 @@ SURE = "{letter}: {verb} {points} points for certain."
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #describe
 def describe(
-    person: pd.Series,  # a row of draw_participants
+    person: pd.Series,  # one row of draw_participants
     trial,  # a row of simulate (named tuple)
-) -> str:  # the decision in words, with the response marked
-    "One decision as the participant saw it, and the answer."
+) -> str:  # the decision as text, with the response marked
+    "Writes one decision as the participant saw it, with the answer."
     gamble, sure, verb = person["option_gamble"], person["option_sure"], "win" if trial.amount > 0 else "lose"
     options = [GAMBLE.format(letter=gamble, verb=verb, points=abs(trial.amount), chance=trial.chance),
                SURE.format(letter=sure, verb=verb, points=abs(trial.sure))]
@@ -107,11 +114,11 @@ def describe(
 
 # %% ../../nbs/paradigms/01_risky_choice.ipynb #record
 def to_record(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
     study: str = "simulated2026riskychoice",
 ) -> dict:  # a record in the contribution layout: text, experiment, participant and metadata
-    "The transcript of one simulated participant."
+    "Builds the record of one simulated participant."
     first, second = sorted([person["option_gamble"], person["option_sure"]])
     text = INSTRUCTIONS.format(n_trials=len(trials), first=first, second=second)
     text += "".join(describe(person, trial) for trial in trials.itertuples())

@@ -16,10 +16,13 @@ from scipy.special import expit
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #draw-participants
 def draw_participants(
-    n_participants: int,  # how many people
-    seed: int,  # of NumPy's generator
-) -> pd.DataFrame:  # one row a person: learning_rate in (0, 1), inverse_temperature > 0, option names
-    "Parameters of Rescorla-Wagner learners, and the two letters that name their machines."
+    n_participants: int,  # number of participants
+    seed: int,  # seed of NumPy's generator
+) -> pd.DataFrame:  # one row per participant: learning_rate in (0, 1), inverse_temperature > 0, option names
+    """Draws parameters of Rescorla-Wagner learners, and the two letters that name their machines.
+
+    learning_rate ~ Beta(2, 3), inverse_temperature ~ Gamma(shape 4, scale 1).
+    """
     random = np.random.default_rng(seed)
     letters = [random.choice(list("BCDFGHJKLMNPRTVWXZ"), 2, replace=False) for _ in range(n_participants)]
     return pd.DataFrame({
@@ -35,27 +38,27 @@ def choose(
     value: np.ndarray,  # (people, 2) values of the two options
     inverse_temperature: np.ndarray,  # (people,)
 ) -> np.ndarray:  # (people,) probability of option 1
-    "Softmax of two values."
+    "Computes the softmax of two values: P(1) = 1 / (1 + exp(-β (Q₁ - Q₀)))."
     return expit(inverse_temperature * (value[:, 1] - value[:, 0]))
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #rescorla-wagner
 def rescorla_wagner(
-    value: np.ndarray,  # of the chosen options
+    value: np.ndarray,  # values of the chosen options
     reward: np.ndarray,  # 0 or 1, same shape
     learning_rate: np.ndarray,  # in (0, 1), same shape
 ) -> np.ndarray:  # the new values, same shape
-    "The learning of people (Rescorla and Wagner 1972)."
+    "Updates values by Q ← Q + α (r - Q) (Rescorla and Wagner 1972)."
     return value + learning_rate * (reward - value)
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #simulate
 def simulate(
     people: pd.DataFrame,  # from draw_participants
-    n_trials: int,  # decisions per person
-    seed: int,
+    n_trials: int,  # decisions per participant
+    seed: int,  # seed of NumPy's generator
     payoff: tuple = (0.7, 0.3),  # chance that the better and the worse machine pay 1 point
     learn: Callable = rescorla_wagner,  # (values, rewards, learning rates) -> new values
-) -> pd.DataFrame:  # one row a decision: participant, trial, choice (0/1), reward (0/1), probability
-    "Choices and rewards of learners who choose by softmax."
+) -> pd.DataFrame:  # one row per decision: participant, trial, choice (0/1), reward (0/1), probability
+    "Simulates choices and rewards of learners who choose by softmax."
     random, n = np.random.default_rng(seed), len(people)
     better = random.integers(0, 2, n)
     chances = np.where(np.arange(2) == better[:, None], *payoff)
@@ -73,21 +76,21 @@ def simulate(
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #count-evidence
 def count_evidence(
-    value: np.ndarray,  # of the chosen options
+    value: np.ndarray,  # values of the chosen options
     reward: np.ndarray,  # 0 or 1, same shape
     learning_rate: np.ndarray,  # not used
 ) -> np.ndarray:  # the new values, same shape
-    "Points minus rounds without a point: evidence for a machine in units of log odds, log(p / (1 - p))."
+    "Counts points minus rounds without: the evidence for a machine, in units of log(p / (1 - p))."
     return value + 2 * reward - 1
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #simulate-best
 def simulate_best(
     people: pd.DataFrame,  # from draw_participants; only their letters are used
-    n_trials: int,  # decisions per person
-    seed: int,
+    n_trials: int,  # decisions per participant
+    seed: int,  # seed of NumPy's generator
     payoff: tuple = (0.7, 0.3),  # p and 1 - p
 ) -> pd.DataFrame:  # as from simulate
-    "The same machines, played as well as anybody can."
+    "Simulates the best player; raises `ValueError` unless the two chances add up to 1."
     if abs(sum(payoff) - 1) > 1e-9:
         raise ValueError(f"The best player is known for chances that add up to 1, not for {payoff[0]} and {payoff[1]}.")
     return simulate(people.assign(inverse_temperature=1000.0), n_trials, seed, payoff, count_evidence)
@@ -104,10 +107,10 @@ TRIAL = "Round {round}: you play machine <<{letter}>>. It pays {paid}.\n"
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #tell
 def to_text(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
 ) -> str:
-    "The session in words, every choice marked."
+    "Writes the session as text, with every choice marked."
     letters = [person["option_0"], person["option_1"]]
     rounds = [TRIAL.format(round=row.trial + 1, letter=letters[row.choice], paid="1 point" if row.reward else "nothing")
               for row in trials.itertuples()]
@@ -115,11 +118,11 @@ def to_text(
 
 # %% ../../nbs/paradigms/00_two_armed_bandit.ipynb #record
 def to_record(
-    person: pd.Series,  # a row of draw_participants
-    trials: pd.DataFrame,  # that person's rows of simulate
+    person: pd.Series,  # one row of draw_participants
+    trials: pd.DataFrame,  # rows of that participant from simulate
     study: str = "simulated2026bandit",
 ) -> dict:  # a record in the contribution layout: text, experiment, participant and metadata
-    "The transcript of one simulated participant."
+    "Builds the record of one simulated participant."
     return {
         "text": to_text(person, trials), "experiment": f"{study}/exp1", "participant": int(person["participant"]),
         "simulated_with": {"model": "Rescorla-Wagner learner, softmax choice",
