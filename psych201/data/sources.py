@@ -20,6 +20,7 @@ from .archive import as_record
 from .discovery import StudyFiles, find_studies, is_leftover, near_misses
 from .files import Report
 from .reader import iter_study, read_study, unread_files
+from ..downloads import announced, no_bars
 from ..errors import DataError
 from ..settings import load_settings
 from ..transcripts import Transcript, parse_record
@@ -41,18 +42,19 @@ def _parquet_files(folder: str | Path) -> list[str]:
     return [str(path) for part in ("", "data") for path in sorted(Path(folder, part).glob("*.parquet"))]
 
 # %% ../../nbs/data/06_sources.ipynb #check-hub
-def _check_hub(name: str, revision: str | None) -> None:
+def _check_hub(name: str, revision: str | None) -> bool:  # True: its cache has it
     "Raises `DataError` if neither the hub nor its cache has a data set."
     from huggingface_hub import HfApi, constants
 
     if Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}").is_dir():
-        return
+        return True
     try:
         HfApi().dataset_info(name, revision=revision, timeout=10)
     except Exception as error:  # the client raises many kinds: no network, offline, no such data set, no access
         raise DataError(name,
                         "is no folder here, and from the Hugging Face hub "
                         f"{_reason_and_ways_out(name, error)}") from error
+    return False
 
 # %% ../../nbs/data/06_sources.ipynb #hub-table
 def _reason_and_ways_out(source: str, error: Exception) -> str:
@@ -70,9 +72,10 @@ def hub_rows(source: str, revision: str | None, split: str | None = None):
 
     try:
         if parquet := _parquet_files(source):
-            return datasets.load_dataset("parquet", data_files=parquet, split="train")
-        _check_hub(source, revision)
-        return datasets.load_dataset(source, split=split or "train", revision=revision)
+            with no_bars():
+                return datasets.load_dataset("parquet", data_files=parquet, split="train")
+        with no_bars() if _check_hub(source, revision) else announced(f"{source} from the Hugging Face hub"):
+            return datasets.load_dataset(source, split=split or "train", revision=revision)
     except DataError:
         raise
     except Exception as error:  # datasets raises many kinds, by version

@@ -32,7 +32,7 @@ from .names import read_config as read_config
 from .names import name_and_place as name_and_place
 from .names import base_and_adapter as base_and_adapter
 from .names import check_name as check_name
-from .hub import no_bars as no_bars
+from .hub import fetching as fetching
 from .hub import hub_failure as hub_failure
 from .hub import find_commit as find_commit
 from .weights import TINY as TINY

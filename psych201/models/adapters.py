@@ -19,7 +19,7 @@ from transformers.utils import find_adapter_config_file
 
 # %% ../../nbs/models/06_adapters.ipynb #adapters-imports-2
 from ..errors import ModelError
-from .hub import hub_failure
+from .hub import fetching, hub_failure
 from .loading import is_whole
 
 # %% ../../nbs/models/06_adapters.ipynb #settings
@@ -71,9 +71,10 @@ def adapter_folder(
     "Returns the folder of an adapter, fetched if necessary; raises `ModelError` if it holds no adapter weights."
     folder = Path(place).expanduser()
     try:
-        folder = (folder if folder.is_dir()
-                  else Path(snapshot_download(place, revision=revision, allow_patterns=_FILES,
-                                              local_files_only=cached)))
+        if not folder.is_dir():
+            with fetching(place, revision):
+                folder = Path(snapshot_download(place, revision=revision, allow_patterns=_FILES,
+                                                local_files_only=cached))
     except Exception as error:  # the client raises many kinds
         raise ModelError(hub_failure(place, error, revision)) from error
     if not (folder / "adapter_config.json").exists():

@@ -17,9 +17,9 @@ import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 # %% ../../nbs/models/09_embeddings.ipynb #imports-2
-from ..downloads import DownloadError, unpack
+from ..downloads import DownloadError, no_bars, unpack
 from ..errors import ModelError
-from .hub import find_commit, no_bars
+from .hub import fetching, find_commit
 from .names import MINILM, TFIDF
 from ..settings import load_settings
 
@@ -97,9 +97,8 @@ def load_encoder(
     "Loads an encoder; raises `ModelError` or `DownloadError` if it cannot be loaded."
     try:
         place = fetch_encoder() if name == MINILM else name
-        if not Path(place).is_dir():
-            find_commit(name)
-        with no_bars():
+        commit = None if (local := Path(place).is_dir()) else find_commit(name)[0]
+        with no_bars(always=True) if local else fetching(name, commit):
             model = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, model_max_length=10**9)
     except (ModelError, OSError, ValueError) as error:

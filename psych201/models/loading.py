@@ -19,10 +19,11 @@ import transformers
 from safetensors import SafetensorError
 
 # %% ../../nbs/models/05_loading.ipynb #loading-imports-own
+from ..downloads import no_bars
 from ..errors import ModelError
 from .cards import PACKAGED, SHIPPED
 from .dtypes import DTYPES, QUANTISED, quantisation, quantised_as
-from .hub import find_commit, hub_failure, no_bars
+from .hub import fetching, find_commit, hub_failure
 from .weights import TINY, check_complete, from_gguf, gguf_tokenizer, make_tiny, unpacked
 
 # %% ../../nbs/models/05_loading.ipynb #how-class
@@ -144,11 +145,13 @@ def _from_pretrained(name: str, how: Loading) -> tuple[torch.nn.Module, object]:
     if placed := _device_map(how.device, bool(quantised)):
         options["device_map"] = placed
     try:
-        model = _model_of(source, how.source, dtype=DTYPES[how.dtype], **options)
+        with no_bars() if Path(source).is_dir() else fetching(name, how.revision):
+            model = _model_of(source, how.source, dtype=DTYPES[how.dtype], **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **how.source)
         _check_spread(name, model)
         if quantised_as(model):
             _try(model)
-        return model, transformers.AutoTokenizer.from_pretrained(source, **how.source)
+        return model, tokenizer
     except (OSError, ValueError, ImportError, RuntimeError, AssertionError, SafetensorError,
             pickle.UnpicklingError) as error:
         raise ModelError(_failure(name, how, error)) from error
@@ -171,7 +174,7 @@ def load_weights(
     if place in TINY:
         return make_tiny(place, dtype=DTYPES[how.dtype])
     if place in PACKAGED or place in SHIPPED:
-        with no_bars():
+        with no_bars(always=True):
             return _from_pretrained(str(unpacked(place) if place in PACKAGED else shipped_folder(place)), how)
     return (from_gguf(Path(place).expanduser(), DTYPES[how.dtype]) if place.endswith(".gguf")
             else _from_pretrained(place, how))

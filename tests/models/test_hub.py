@@ -80,7 +80,7 @@ def hub(tmp_path_factory):
     server.shutdown()
 
 
-def load(hub, cache: Path, *names: str, **environment: str) -> list:
+def load(hub, cache: Path, *names: str, stderr: list | None = None, **environment: str) -> list:
     "What a process that knows this hub makes of models: [name, revision, first weight], or what it says instead; NAME@REVISION."
     code = textwrap.dedent("""
         import json, sys
@@ -99,6 +99,8 @@ def load(hub, cache: Path, *names: str, **environment: str) -> list:
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment}
     done = subprocess.run([sys.executable, "-c", code, *names], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    if stderr is not None:
+        stderr.extend(done.stderr.splitlines())
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -138,3 +140,17 @@ def test_what_the_hub_refuses(hub, tmp_path):
     assert "no folder lab/other here, and on the Hugging Face hub no model of that name" in missing and "hf auth login" in missing
     assert "Did you mean Qwen/Qwen3-8B" in mistyped
     assert revision.startswith("The model lab/model has no revision 'v9' on the hub") and f"{address}/lab/model" in revision
+
+
+def test_downloads_are_announced_and_draw_no_bars(hub, tmp_path):
+    "One line when a download begins and one when it ends, the first time only; a log has no bars of any library."
+    first, again = [], []
+    load(hub, tmp_path, "lab/model", "lab/adapter", stderr=first)
+    load(hub, tmp_path, "lab/model", "lab/adapter", stderr=again)
+    begun, ended = ([line for line in first if line.startswith(word)] for word in ("Downloading ", "Downloaded "))
+    assert begun[0] == first[0] == f"Downloading lab/model ({'2' * 7}) from the Hugging Face hub" and len(begun) >= 2
+    assert sorted(line.rpartition(" in ")[0] for line in ended) == sorted(line.replace("ing", "ed", 1) for line in begun)
+    assert not [line for line in [*first, *again] if "%" in line or "it/s" in line], first
+    assert not [line for line in again if line.startswith("Download")]
+    load(hub, tmp_path / "other", "lab/model", stderr=(shown := []), HF_HUB_DISABLE_PROGRESS_BARS="0")
+    assert [line for line in shown if "%" in line]  # there would be bars
