@@ -151,5 +151,5 @@ def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Itera
             yield [read.tokens for read in reads]
 
     scores, identity = score_sessions(scorer.language_model.model, sessions(), scorer.budget), scorer.identity()
-    for transcript, responses in zip(transcripts, scores):
-        yield response_rows(scorer, transcript, _join(transcript.responses, responses, waiting.popleft()), identity)
+    for transcript, of_readings in zip(transcripts, scores):
+        yield response_rows(scorer, transcript, _join(transcript.responses, of_readings, waiting.popleft()), identity)

@@ -65,7 +65,7 @@ def _common_options(store: Path) -> frozenset[tuple[str, str]]:
         for experiment, options in shard.options.items():
             known = names.setdefault((shard.study, experiment), {})
             known.update(dict.fromkeys(options))
-    return (_common(tuple(paths), tuple((*known, tuple(options)) for known, options in names.items()), Path(store))
+    return (_common(tuple(paths), tuple((*key, tuple(options)) for key, options in names.items()), Path(store))
             if paths else frozenset())
 
 # %% ../../nbs/store/06_option_table.ipynb #long
