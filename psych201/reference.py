@@ -25,7 +25,7 @@ REFERENCES = {
     "template": "supplement: mean NLL without and with the chat template",
     "data_set": "fig. 1: participants, ages, nationalities",
     "studies": "supplement: the studies, the data set they are part of, whether it was released, and their domain",
-}  # name -> where the numbers stand in the paper and what they are
+}  # name -> place in the paper and content
 _OWN_FILES = ("domains", "persona", "data_set", "studies")  # the others share one
 
 # %% ../nbs/03_reference.ipynb #reference-2-2
@@ -33,7 +33,7 @@ _OWN_FILES = ("domains", "persona", "data_set", "studies")  # the others share o
 def reference(
     name: str,  # a key of REFERENCES
 ) -> pl.DataFrame:
-    "Published numbers; raises `ValueError` for an unknown name."
+    "Returns a table of published numbers (arXiv 2605.07632); raises `ValueError` for an unknown name."
     if name not in REFERENCES:
         raise ValueError(f"No reference {name!r}. There are: {', '.join(REFERENCES)}.")
     if name in _OWN_FILES:
@@ -44,14 +44,17 @@ def reference(
 # %% ../nbs/03_reference.ipynb #published-models
 @lru_cache
 def published_models() -> pd.DataFrame:
-    "The paper's models: model, family, generation, size_b, type, context, published_type (source: arXiv 2605.07632)."
+    """Returns the paper's models (arXiv 2605.07632).
+
+    Columns: model, family, generation, size_b (billions of parameters), type, context (tokens), published_type.
+    """
     return pd.read_csv(files("psych201") / "assets" / "paper" / "models.csv")
 
 # %% ../nbs/03_reference.ipynb #families-with
 def families_with(
     context: int,  # tokens
-) -> str:  # by comma
-    "The families of which at least half of the published models have a context window of that length."
+) -> str:  # separated by commas
+    "Names the families in which at least half of the published models have a context window of that length."
     models = published_models()
     share = (models["context"] == context).groupby(models["family"], sort=False).mean()
     return ", ".join(share[share >= 0.5].index)
@@ -59,7 +62,7 @@ def families_with(
 # %% ../nbs/03_reference.ipynb #published-pairs
 @lru_cache
 def published_pairs() -> pd.DataFrame:
-    "The paper's comparisons: post, base, post_type, note (source: arXiv 2605.07632)."
+    "Returns the paper's pairs: post, base, post_type, note (source: arXiv 2605.07632)."
     return pd.read_csv(files("psych201") / "assets" / "paper" / "pairs.csv", keep_default_na=False)
 
 # %% ../nbs/03_reference.ipynb #domains
@@ -68,10 +71,9 @@ DOMAINS = ("Reinforcement Learning", "Risky Choice", "Intertemporal Choice", "Ec
 
 # %% ../nbs/03_reference.ipynb #published-studies
 def published_studies() -> pd.DataFrame:
-    """One row for each of the 157 studies that were contributed to Psych-101 and Psych-201; texts are '' where nothing
-    is known.
+    """Returns the 157 studies contributed to Psych-101 and Psych-201, one row each; unknown texts are ''.
 
-    Returns study, data_set, released, domain, paradigm, response_type, discrete, demographics, questionnaires,
+    Columns: study, data_set, released, domain, paradigm, response_type, discrete, demographics, questionnaires,
     diagnosis, reaction_times, fields_not_released, excluded.
     """
     table = reference("studies").to_pandas()
@@ -80,4 +82,4 @@ def published_studies() -> pd.DataFrame:
 
 # %% ../nbs/03_reference.ipynb #excluded
 EXCLUDED = ("demircan2024evaluatingcategory", "demircan2024evaluatingreward", "feher2020humans", "jansen2021logic",
-            "singh2022representing", "xu2021novelty")  # studies that the paper's evaluation leaves out
+            "singh2022representing", "xu2021novelty")  # studies excluded from the paper's evaluation

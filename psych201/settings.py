@@ -19,14 +19,14 @@ DTYPE_NAMES = ("float32", "mixed", "bfloat16", "float16", "int8", "nf4")
 # %% ../nbs/00_settings.ipynb #settings-2
 @dataclass(frozen=True)
 class Settings:
-    "The workbench's settings: paths, data set ids, token budget and number format."
+    "Settings of the workbench: paths, data set ids, token limit, dtype, and when scores are saved."
     data_path: Path | None = None  # folder of studies in the contribution layout; None: the built-in sample only
     cache_path: Path = Path("~/.cache/psych201")  # unpacked model weights
     runs_path: Path = Path("runs")  # score stores, executed notebooks, figures
     hub_dataset: str = "marcelbinz/Psych-201"  # hub id; its parts end in -test, -discrete, -discrete-test
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    dtype: str = "float32"  # what a model computes in: one of DTYPE_NAMES
-    compile: bool = False  # PyTorch compiles the layers of a model
+    dtype: str = "float32"  # in which models compute; one of DTYPE_NAMES
+    compile: bool = False  # True: PyTorch compiles the layers of a model
     max_tokens: int = 0  # longest input in tokens; 0: the model's context window
     shard_transcripts: int = 200  # scores are saved after so many transcripts
     shard_minutes: int = 10  # or after so many minutes, whichever comes first
@@ -45,21 +45,21 @@ _NUMBERS = {"max_tokens": 0, "shard_transcripts": 1, "shard_minutes": 1}  # sett
 
 
 def _whole_number(name: str, text: str) -> int:
-    "A whole number, or a `ValueError` that names the setting."
+    "Parses a whole number; raises `ValueError` with the name of the setting."
     if not text.isdecimal() or int(text) < _NUMBERS[name]:
         raise ValueError(f"The setting {name} must be a whole number of at least {_NUMBERS[name]}, not {text!r}.")
     return int(text)
 
 # %% ../nbs/00_settings.ipynb #convert
 def _yes_or_no(name: str, text: str) -> bool:
-    "A truth value, or a `ValueError` that names the setting."
+    "Parses yes or no; raises `ValueError` with the name of the setting."
     if text not in ("yes", "no"):
         raise ValueError(f"The setting {name} must be yes or no, not {text!r}.")
     return text == "yes"
 
 
 def _convert(name: str, text: str, folder: Path):
-    "The value that `text` stands for, by the type of the setting called `name`."
+    "Converts text to the type of the setting called `name`; raises `ValueError` for an invalid value."
     if name.endswith("_path"):
         return folder / Path(text).expanduser()
     if name in _NUMBERS:
@@ -70,7 +70,7 @@ def _convert(name: str, text: str, folder: Path):
 
 # %% ../nbs/00_settings.ipynb #find-config
 def _find_config(folder: str | Path | None) -> Config | None:
-    "The nearest settings.ini of the workbench, from `folder` (None: the working directory) upwards."
+    "Finds the nearest settings.ini of the workbench, from `folder` (None: the working directory) upwards."
     config = Config.find("settings.ini", folder, interpolation=None)  # a path may hold a %
     while config is not None and config.get("workbench") != "psych201":
         above = config.config_path.parent
@@ -79,9 +79,9 @@ def _find_config(folder: str | Path | None) -> Config | None:
 
 # %% ../nbs/00_settings.ipynb #read-settings
 def read_settings(
-    folder: str | Path | None = None,  # where the search upwards begins; None: the working directory
-) -> dict:  # setting -> value, only those that the file sets; `file` names it
-    "What the nearest `settings.ini` of the workbench sets; {} if there is none."
+    folder: str | Path | None = None,  # start of the upward search; None: the working directory
+) -> dict:  # setting -> value, only those in the file, and `file`
+    "Reads the nearest `settings.ini` of the workbench, {} without one; raises `ValueError` for an unknown key."
     config = _find_config(folder)
     if config is None:
         return {}
@@ -93,10 +93,10 @@ def read_settings(
 
 # %% ../nbs/00_settings.ipynb #load-settings
 def load_settings(
-    folder: str | Path | None = None,  # where the search for settings.ini begins; None: the working directory
+    folder: str | Path | None = None,  # start of the search for settings.ini; None: the working directory
     environment: dict | None = None,  # variables; None: those of this process
 ) -> Settings:  # defaults, then settings.ini, then the environment
-    "The settings in force here; raises `ValueError` for an unknown key or a value of the wrong kind."
+    "Returns the current settings; raises `ValueError` for an unknown key or an invalid value."
     environment = os.environ if environment is None else environment
     from_environment = {
         name: _convert(name, environment[variable], Path.cwd())

@@ -24,13 +24,13 @@ _MARKER = re.compile("<<|>>")
 
 
 class Span(NamedTuple):
-    "Characters `start` to `end` (exclusive) of a text."
+    "A range of characters of a text, from `start` to `end` (exclusive)."
     start: int
     end: int
 
 # %% ../nbs/02_transcripts.ipynb #markererror
 class MarkerError(ValueError):
-    "A marker that does not pair up; `position` counts characters of the text from 0."
+    "An unpaired marker; `position` counts characters of the text from 0."
 
     def __init__(self, message: str, position: int):
         self.position = position
@@ -38,7 +38,7 @@ class MarkerError(ValueError):
 
 # %% ../nbs/02_transcripts.ipynb #excerpt
 def _excerpt(text: str, position: int, width: int = 20) -> str:
-    "The text around `position`, at most `width` characters to each side."
+    "Returns the text around `position`, at most `width` characters to each side."
     left, right = max(0, position - width), position + width
     return ("…" if left else "") + text[left:right] + ("…" if right < len(text) else "")
 
@@ -46,7 +46,7 @@ def _excerpt(text: str, position: int, width: int = 20) -> str:
 def find_responses(
     text: str,  # a transcript with marked responses
 ) -> list[Span]:  # character positions of the responses, in order, markers excluded
-    "Where the responses stand; raises `MarkerError` for a `<<` that is nested or never closed."
+    "Finds the positions of all responses; raises `MarkerError` for a `<<` that is nested or never closed."
     spans, opened = [], None
     for marker in _MARKER.finditer(text):
         if marker.group() == OPEN:
@@ -70,35 +70,35 @@ _UNIT = re.compile(r">>\s?(ms|msecs?|milliseconds?|s|secs?|seconds?|min|minutes?
 # %% ../nbs/02_transcripts.ipynb #transcript
 @dataclass(frozen=True)
 class Transcript:
-    "One participant's session as text, human responses marked `<<like this>>`."
+    "One participant's session as text, with human responses marked `<<like this>>`."
     text: str
     study: str  # published data set, e.g. shahar2019twosteptask
     experiment: str  # condition or part of the study; may hold slashes, never a file name
     participant: str
-    row: int = 0  # number of the record within its study, from 0: where to find it, never part of a key
-    reaction_times: tuple | None = None  # as recorded, one per response where complete
-    metadata: dict = field(default_factory=dict, hash=False)  # further known fields, as they came
-    response_kind: str = ""  # what its study.toml says of its responses: choice, number, text, or nothing
+    row: int = 0  # number of the record within its study, from 0; never part of a key
+    reaction_times: tuple | None = None  # as recorded, one per response if complete
+    metadata: dict = field(default_factory=dict, hash=False)  # further fields that are not missing, unchanged
+    response_kind: str = ""  # from study.toml: choice, number, text, or ''
 
     @cached_property
     def spans(self) -> list[Span]:
-        "Character positions of the responses, markers excluded."
+        "Returns the character positions of the responses, markers excluded; raises `MarkerError` as `find_responses`."
         return find_responses(self.text)
 
     @cached_property
     def digest(self) -> str:
-        "16 hexadecimal digits of the text's SHA-256: the same text, the same digest."
+        "Returns the first 16 hexadecimal digits of the text's SHA-256."
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:16]
 
     @cached_property
     def key(self) -> str:
-        "20 hexadecimal digits for study, experiment, participant and text."
+        "Returns 20 hexadecimal digits that identify study, experiment, participant and text."
         identity = json.dumps([self.study, self.experiment, self.participant, self.text])
         return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
     @property
     def person(self) -> str:
-        """Who answered.
+        """Returns an id of the person who answered: study/experiment/participant.
 
         Participants are numbered within experiments; a slash in their number or in the study's name is escaped.
         """
@@ -107,14 +107,14 @@ class Transcript:
 
     @property
     def responses(self) -> list[str]:
-        "What the participant answered, in order."
+        "Returns the observed responses in order."
         return [self.text[start:end] for start, end in self.spans]
 
     @property
     def continuous(self) -> list[bool]:
-        """Of each response whether it is a quantity.
+        """Says for each response whether it is a quantity.
 
-        A number with a unit behind it, or in a study whose responses are numbers.
+        A quantity is a number followed by a unit, or any number in a study whose responses are numbers.
         """
         return [bool(_NUMBER.fullmatch(self.text, start, end))
                 and (self.response_kind == "number" or bool(_UNIT.match(self.text, end)))
@@ -132,7 +132,7 @@ _MARK = '<mark style="background:rgba(230,159,0,.35);color:inherit;border-radius
 
 
 def _highlighted(transcript: Transcript, limit: int = 3_000) -> str:
-    "HTML of the first `limit` characters, responses in orange."
+    "Returns HTML of the first `limit` characters, with responses in orange."
     spans = [span for span in transcript.spans if span.end <= limit]
     pieces, position = [], 0
     for start, end in spans:
@@ -146,12 +146,12 @@ def _highlighted(transcript: Transcript, limit: int = 3_000) -> str:
 
 # %% ../nbs/02_transcripts.ipynb #is-missing
 def _is_missing(value) -> bool:
-    "True for None, NaN and the hub's 'N/A'."
+    "Returns True for None, NaN and the hub's 'N/A'."
     return value is None or value == "N/A" or (isinstance(value, float) and value != value)
 
 # %% ../nbs/02_transcripts.ipynb #as-text
 def _as_text(value) -> str:
-    "An identifier as text: 7 and 7.0 are the same participant."
+    "Returns an identifier as text: 7 and 7.0 are the same participant."
     if isinstance(value, float) and isfinite(value) and value.is_integer():
         value = int(value)
     return str(value)
@@ -165,7 +165,7 @@ _REQUIRED = {
 
 
 def _required(record: dict, name: str, source: str, line: int | None):
-    "The value of a required field, or a `DataError`."
+    "Returns the value of a required field; raises `DataError` if it is missing, empty or of a wrong type."
     value = record.get(name)
     if _is_missing(value) or value == "":
         raise DataError(source, f"is {'empty' if name in record else 'missing'}; {_REQUIRED[name]}.", line, name)
@@ -175,7 +175,7 @@ def _required(record: dict, name: str, source: str, line: int | None):
 
 # %% ../nbs/02_transcripts.ipynb #check-markers
 def check_markers(text: str, source: str, line: int | None = None) -> None:
-    "Raises `DataError` unless `text` holds at least one response and all its markers pair up."
+    "Raises `DataError` unless `text` holds at least one response and all its markers are paired."
     try:
         spans = find_responses(text)
     except MarkerError as error:
@@ -185,7 +185,7 @@ def check_markers(text: str, source: str, line: int | None = None) -> None:
 
 # %% ../nbs/02_transcripts.ipynb #reaction-times
 def _reaction_times(record: dict) -> tuple | None:
-    "The field RTs as a tuple, or None where it is missing or no list."
+    "Returns the field RTs as a tuple, or `None` if it is missing or no list."
     times = record.get("RTs")
     return tuple(times) if isinstance(times, (list, tuple)) else None
 
@@ -200,7 +200,7 @@ def _check_text(text: str, source: str, line: int | None, field: str = "text") -
 
 # %% ../nbs/02_transcripts.ipynb #check-rest
 def _check_rest(record: dict, source: str, line: int | None) -> None:
-    "Raises `DataError` for half a character anywhere in a record, and names the field."
+    "Raises `DataError` with the name of the field for half a character anywhere in a record."
     for name, value in record.items():
         if name not in _REQUIRED and not isinstance(value, (int, float, bool, type(None))):
             texts = ([one for one in value if not isinstance(one, (int, float, type(None)))]
@@ -216,9 +216,9 @@ def parse_record(
     row: int = 0,  # number of the record within its study
     source: str = "record",  # file or data set, for errors
     line: int | None = None,  # line of that file, for errors
-    response_kind: str = "",  # what the study says of its responses
+    response_kind: str = "",  # kind of responses according to study.toml
 ) -> Transcript:
-    "A checked `Transcript` from a record; raises `DataError` naming file, line and field."
+    "Makes a checked `Transcript` of a record; raises `DataError` with file, line and field."
     if not isinstance(record, dict):
         raise DataError(source, f"is a JSON {type(record).__name__}, not an object with text, experiment "
                         "and participant.", line)

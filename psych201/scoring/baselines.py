@@ -20,7 +20,7 @@ from ..transcripts import Transcript
 def baseline_class(
     name: str,  # a key of BASELINES
 ) -> type:  # a scorer with a class method fit
-    "The class of a baseline; raises `ValueError` for an unknown name."
+    "Returns the class of a baseline; raises `ValueError` for an unknown name."
     if name not in BASELINES:
         raise ValueError(f"No baseline {name!r}. {did_you_mean(name, BASELINES, 'baseline:', 0.6)}There "
                          f"are: {', '.join(BASELINES)}.")
@@ -28,11 +28,8 @@ def baseline_class(
     return getattr(import_module(f"psych201.scoring.{row.module}"), row.scorer)
 
 # %% ../../nbs/scoring/07_baselines.ipynb #describe-baselines
-def describe_baselines() -> pd.DataFrame:  # one row a baseline: what a probability is, parameters, fitted
-    """All baselines.
-
-    What they take the probability of an answer to be, their free parameters, and on whom these are fitted.
-    """
+def describe_baselines() -> pd.DataFrame:  # one row per baseline: probability, parameters, fitted
+    "Describes all baselines: the probability of an answer, free parameters, and whose answers these are fitted to."
     rows = [(name, " ".join(baseline_class(name).__doc__.split()), row.parameters, row.fitted)
             for name, row in BASELINES.items()]
     return pd.DataFrame(rows, columns=["baseline", "probability", "parameters", "fitted"]).set_index("baseline")
@@ -42,5 +39,5 @@ def make_baseline(
     name: str,  # a key of BASELINES
     transcripts: Iterable[Transcript],  # the whole data set
 ):  # a scorer
-    "A baseline, fitted to a data set; raises `ValueError` for an unknown name."
+    "Fits a baseline to a data set; raises `ValueError` for an unknown name."
     return baseline_class(name).fit(list(transcripts))

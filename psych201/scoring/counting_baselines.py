@@ -25,40 +25,41 @@ from ..store.schema import Identity, RESPONSES
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #identity
-# modules that make the numbers of baselines
+# modules that compute the scores of baselines
 CODE = ("transcripts", "inputs.trials", "inputs.options", "scoring.scorer", "scoring.counting_baselines",
         "scoring.outcomes", "scoring.sequence_baselines", "scoring.free_answer_baselines", "scoring.baselines")
 
 
 def baseline_identity(
-    description: str,  # what a probability is, in words: rule, free parameters, and from whom they are
+    description: str,  # how probabilities are computed: rule, free parameters, on whom they are fitted
 ) -> Identity:
-    "The identity of a baseline."
+    "Returns the identity of a baseline: format, rule, description and a digest of its code."
     return Identity({"format": "plain", "rule": "span", "baseline": description}, {"code": source_hash(CODE)})
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #weights
 def xlogx(weight: float) -> float:
-    "Weight times its logarithm; 0 for 0."
+    "Returns a weight times its natural logarithm; 0 for 0."
     return weight * log(weight) if weight else 0.0
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #weighted
 def weighted(
     responses: list[str],
-    given: list[float],  # weight of each response
-    z: list[float],  # sum of weights before each
+    given: list[float],  # weight of each observed response
+    z: list[float],  # sum of weights before each response
     s: list[float],  # sum of weight times log weight
-    weights: list[list[float] | None],  # of all options, where they are kept
-) -> pl.DataFrame:  # columns of store.RESPONSES, those that a baseline has
-    """NLL, entropy and log-probabilities of options from what is known before each response.
+    weights: list[list[float] | None],  # of all options, or None if not kept
+) -> pl.DataFrame:  # columns of store.RESPONSES, those that a baseline fills
+    """Computes NLL, entropy and option log-probabilities, in nats, from the weights before each response.
 
-    Weight of the answer, sums, all weights.
+    NLL = log(z) - log(weight), entropy = log(z) - s / z, option log-probability = log(weight) - log(z). An empty
+    response has no NLL and the reason `empty`.
     """
     return pl.DataFrame({
         "response_index": range(len(responses)), "response": responses,
         "nll": [log(total) - log(weight) if response else None for response, weight, total in zip(responses, given, z)],
         "first_entropy": [log(total) - logs / total if response else None
                           for response, total, logs in zip(responses, z, s)],
-        "option_logprobs": [some and [log(weight) - log(total) for weight in some] for some, total in zip(weights, z)],
+        "option_logprobs": [each and [log(weight) - log(total) for weight in each] for each, total in zip(weights, z)],
         "reason": [None if response else "empty" for response in responses],
     }, schema_overrides={name: RESPONSES[name] for name in ("nll", "first_entropy", "option_logprobs", "reason")})
 
@@ -66,12 +67,12 @@ def weighted(
 def few(
     options: Sized,
 ) -> bool:
-    "Whether the probability of each option is kept."
+    "Returns True if there are few enough options to keep the probability of each."
     return 2 <= len(options) <= MOST_OPTIONS
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #baseline
 class Baseline:
-    "What every baseline does with its contexts and its rows."
+    "Base class of baselines: looks up contexts and turns `_rows` into rows for the store."
 
     def context(self, study: str, experiment: str) -> str | None:  # None: an experiment that is not in its data
         return self._contexts.get((study, experiment))
@@ -83,9 +84,9 @@ class Baseline:
 def even(
     responses: list[str],
     options: list[str],
-    k: int,  # options that a person had
+    k: int,  # number of options per person
 ) -> pl.DataFrame:  # from weighted
-    "Each of k options is equally likely, whichever they are."
+    "Gives each response the probability 1 / k, NLL = log(k) in nats, whichever the k options are."
     n = len(responses)
     return weighted(responses, [1.0] * n, [k] * n, [0.0] * n, [[1.0] * len(options) if few(options) else None] * n)
 
@@ -100,7 +101,7 @@ class UniformBaseline(Baseline):
 
     @classmethod
     def fit(cls, transcripts: Sequence[Transcript]):
-        "The baseline of a whole data set."
+        "Fits the baseline to a whole data set."
         return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts))
 
     def identity(self) -> Identity:
@@ -108,7 +109,7 @@ class UniformBaseline(Baseline):
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, str], str]:
-        "A digest of the options of each experiment, and of how many of them a person had."
+        "Digests the options of each experiment and the number that one person had."
         return {experiment: fingerprint([*options, self.sizes[experiment]])
                 for experiment, options in self.options.items()}
 
@@ -123,22 +124,22 @@ class UniformBaseline(Baseline):
 def response_counts(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], dict[str, Counter]]:
-    """How often each participant gave each answer.
+    """Counts how often each participant gave each answer, without empty ones.
 
-    Returns (study, experiment) -> participant -> how often each response, without the empty one.
+    Returns (study, experiment) -> participant -> response -> count; repeated transcripts count once.
     """
-    found: dict[tuple[str, str], dict[str, Counter]] = {}
+    counts: dict[tuple[str, str], dict[str, Counter]] = {}
     for transcript in {one.key: one for one in transcripts}.values():
-        people = found.setdefault((transcript.study, transcript.experiment), {})
+        people = counts.setdefault((transcript.study, transcript.experiment), {})
         people.setdefault(transcript.participant, Counter()).update(filter(None, transcript.responses))
-    return found
+    return counts
 
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #marginal
 @dataclass(frozen=True)
 class MarginalBaseline(Baseline):
     """A response is as likely as the other participants of the experiment gave it.
 
-    Where people have keys of their own, as uniform.
+    If people have keys of their own, as uniform.
     """
     counts: dict[tuple[str, str], dict[str, Counter]] = field(repr=False)  # from response_counts
     sizes: dict[tuple[str, str], int]  # from option_counts
@@ -147,7 +148,7 @@ class MarginalBaseline(Baseline):
 
     @classmethod
     def fit(cls, transcripts: Sequence[Transcript]):
-        "The baseline of a whole data set."
+        "Fits the baseline to a whole data set."
         return cls(counts=response_counts(transcripts), sizes=option_counts(transcripts))
 
     def identity(self) -> Identity:
@@ -156,13 +157,13 @@ class MarginalBaseline(Baseline):
 
     @cached_property
     def _totals(self) -> dict[tuple[str, str], Counter]:
-        "How often each response was given in each experiment, in the order of the responses."
+        "Counts how often each response was given in each experiment, sorted by response."
         sums = {experiment: sum(people.values(), Counter()) for experiment, people in self.counts.items()}
         return {experiment: Counter(dict(sorted(total.items()))) for experiment, total in sums.items()}
 
     @cached_property
     def _sums(self) -> dict[tuple[str, str], float]:
-        "The sum of weight times log weight of everybody's answers."
+        "Sums weight times log weight over all participants' answers."
         return {experiment: sum(xlogx(n + 0.5) for n in total.values()) for experiment, total in self._totals.items()}
 
     @cached_property
@@ -171,7 +172,7 @@ class MarginalBaseline(Baseline):
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, str], str]:
-        "A digest of all that was answered in each experiment, and of how many options a person had."
+        "Digests all answers of each experiment and the number of options one person had."
         return {experiment: fingerprint([*total.items(), self.sizes[experiment]])
                 for experiment, total in self._totals.items()}
 

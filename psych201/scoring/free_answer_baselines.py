@@ -25,45 +25,45 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #table
 def _table(responses: list[str], nll: list[float], close_nll: list[float | None]) -> pl.DataFrame:
-    "One row a response; empty ones have no NLL."
+    "Returns one row per response; empty ones have no NLL."
     kept = lambda values: [value if response else None for value, response in zip(values, responses)]
     columns = {"response_index": range(len(responses)), "response": responses, "nll": kept(nll),
                "close_nll": kept(close_nll), "reason": [None if response else "empty" for response in responses]}
     return pl.DataFrame(columns, schema_overrides={name: RESPONSES[name] for name in ("nll", "close_nll", "reason")})
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #letters
-_END, _LONGEST = "\x00", 4  # the end of an answer; letters that a history has at most
+_END, _LONGEST = "\x00", 4  # the end of an answer; the longest history, in letters
 _LETTERS = 0x110000  # code points of Unicode
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #histories
 def _histories(response: str) -> Iterable[tuple[str, str]]:
-    "(history, letter) for each letter of an answer and its end, with histories of each length."
+    "Yields (history, letter) for each letter of an answer and its end, with histories of each length."
     text = "\x01" * _LONGEST + response + _END
-    for place in range(_LONGEST, len(text)):
+    for position in range(_LONGEST, len(text)):
         for length in range(_LONGEST + 1):
-            yield text[place - length : place], text[place]
+            yield text[position - length : position], text[position]
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #letter-counts
 def letter_counts(
     answers: Counter,  # how often each answer was given
 ) -> dict[str, Counter]:  # history -> how often each letter followed
-    "What follows what in some answers."
-    found: dict[str, Counter] = {}
+    "Counts which letter follows which history in a set of answers."
+    counts: dict[str, Counter] = {}
     for response, times in answers.items():
         for history, letter in _histories(response):
-            found.setdefault(history, Counter())[letter] += times
-    return found
+            counts.setdefault(history, Counter())[letter] += times
+    return counts
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #letter-probability
 def _probability(letter: str, history: str, total: dict[str, Counter], own: dict[str, Counter], known: int) -> float:
-    "Of a letter after a history, by the answers of everybody less one's own; known: different letters of others."
+    "Returns the probability of a letter after a history in others' answers; `known`: their distinct letters."
     among_others = total[""][letter] > own.get("", {}).get(letter, 0)
     probability = 1 / (known + 1) if among_others else 1 / (known + 1) / _LETTERS
     for length in range(len(history) + 1):
         after = history[len(history) - length :]
         counts, mine = total.get(after, {}), own.get(after, {})
         n = sum(counts.values()) - sum(mine.values())
-        kinds = sum(times > mine.get(one, 0) for one, times in counts.items())
+        kinds = sum(times > mine.get(following, 0) for following, times in counts.items())
         if n > 0:
             probability = (counts.get(letter, 0) - mine.get(letter, 0) + kinds * probability) / (n + kinds)
     return probability
@@ -85,16 +85,16 @@ class NgramBaseline(MarginalBaseline):
     def _latest(self) -> dict[tuple[str, str], dict[str, Counter]]:
         return {}
 
-    def _everybody(self, place: tuple[str, str]) -> dict[str, Counter]:
-        "What follows what in the answers of everybody in an experiment; kept for the latest one."
-        if place not in self._latest:
+    def _everybody(self, experiment: tuple[str, str]) -> dict[str, Counter]:
+        "Counts letters after histories over all participants of an experiment; cached for the latest one."
+        if experiment not in self._latest:
             self._latest.clear()
-            self._latest[place] = letter_counts(self._totals[place])
-        return self._latest[place]
+            self._latest[experiment] = letter_counts(self._totals[experiment])
+        return self._latest[experiment]
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
-        place = (transcript.study, transcript.experiment)
-        total, own = self._everybody(place), letter_counts(self.counts[place][transcript.participant])
+        experiment = (transcript.study, transcript.experiment)
+        total, own = self._everybody(experiment), letter_counts(self.counts[experiment][transcript.participant])
         known = sum(times > own.get("", {}).get(letter, 0) for letter, times in total[""].items()) if total else 0
         known_answers = {response: _spell(response, total, own, known)
                          for response in set(transcript.responses) if response}
@@ -104,16 +104,16 @@ class NgramBaseline(MarginalBaseline):
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #spell
 def _spell(response: str, total: dict[str, Counter], own: dict[str, Counter], known: int) -> tuple[float, float]:
-    "NLL of the letters of an answer, and of its end."
+    "Returns the NLL of the letters of an answer, and of its end, in nats."
     text = "\x01" * _LONGEST + response + _END
-    nats = [-log(_probability(text[place], text[place - _LONGEST : place], total, own, known))
-            for place in range(_LONGEST, len(text))]
+    nats = [-log(_probability(text[position], text[position - _LONGEST : position], total, own, known))
+            for position in range(_LONGEST, len(text))]
     return sum(nats[:-1]), nats[-1]
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #prior
 @dataclass(frozen=True)
 class Quantity:
-    "What is known of a quantity before a person names any: from other participants."
+    "Prior for a person's quantities: mean, standard deviation and unit of other participants' answers."
     mean: float
     sd: float
     unit: float  # of the last decimal that is mostly written
@@ -121,8 +121,8 @@ class Quantity:
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #quantity-of
 def quantity_of(
     answers: Counter,  # how often each answer was given by others
-) -> Quantity | None:  # None: nobody named a number
-    "Mean, spread and unit of the numbers among some answers."
+) -> Quantity | None:  # None: no answer is a number
+    "Computes mean, standard deviation (divided by n, at least one unit) and unit of the numbers among some answers."
     numbers = [(value, n) for response, n in answers.items() if n > 0 and (value := as_number(response)) is not None]
     total = sum(n for _, n in numbers)
     if not total:
@@ -133,14 +133,14 @@ def quantity_of(
     return Quantity(mean, max(sqrt(spread), unit), unit)
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #predictive
-_NOBODY = Quantity(0.0, 10.0, 1.0)  # where no other participant named a number
+_NOBODY = Quantity(0.0, 10.0, 1.0)  # if no other participant named a number
 
 # %% ../../nbs/scoring/06_free_answer_baselines.ipynb #log-mass
 def _log_mass(value: float, prior: Quantity, before: list[float]) -> float:
-    "Log-probability of a written number, given the numbers before it."
+    "Returns the log-probability of a written number given the numbers before it, in nats (Gelman et al. 2013, 3.3)."
     n, mean = len(before), sum(before) / len(before) if before else 0.0
     centre = (prior.mean + n * mean) / (1 + n)
-    squares = 2 * prior.sd**2 + sum((one - mean) ** 2 for one in before) + n / (1 + n) * (mean - prior.mean) ** 2
+    squares = 2 * prior.sd**2 + sum((number - mean) ** 2 for number in before) + n / (1 + n) * (mean - prior.mean) ** 2
     freedom, scale = 2 + n, sqrt(squares / (2 + n) * (2 + n) / (1 + n))
     z = abs(value - centre) / scale  # by symmetry: both tails are computed on the small side
     half = prior.unit / 2 / scale
@@ -164,9 +164,9 @@ class DensityBaseline(MarginalBaseline):
                                  "without quantities as marginal")
 
     def _others(self, transcript: Transcript) -> Counter:
-        place = (transcript.study, transcript.experiment)
-        others = Counter(self._totals[place])
-        others.subtract(self.counts[place][transcript.participant])
+        experiment = (transcript.study, transcript.experiment)
+        others = Counter(self._totals[experiment])
+        others.subtract(self.counts[experiment][transcript.participant])
         return others
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:

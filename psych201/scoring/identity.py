@@ -27,7 +27,10 @@ def token_limit(
     language_model: LanguageModel,
     max_tokens: int = 0,  # 0: the model's context window
 ) -> int | None:  # None: no limit
-    "The longest input in tokens: the smaller of the context window and `max_tokens`."
+    """Returns the longest input in tokens: the smaller of the context window and `max_tokens`.
+
+    Raises `ValueError` if `max_tokens` is negative.
+    """
     if max_tokens < 0:
         raise ValueError(f"The longest input is a number of tokens, or 0 for the context window, not {max_tokens}.")
     limits = [limit for limit in (language_model.context, max_tokens) if limit]
@@ -38,7 +41,7 @@ _DESCRIPTIVE = {"_name_or_path", "_commit_hash", "transformers_version", "dtype"
 
 
 def _without(values, names: set[str]):
-    "A JSON value without some keys, at any depth."
+    "Removes some keys from a JSON value, at any depth."
     if isinstance(values, dict):
         return {key: _without(value, names) for key, value in values.items() if key not in names}
     return [_without(value, names) for value in values] if isinstance(values, list) else values
@@ -47,18 +50,18 @@ def _without(values, names: set[str]):
 def config_hash(
     config: transformers.PretrainedConfig,
 ) -> str:  # 64 hexadecimal digits
-    "A digest of what a model's configuration sets."
+    "Returns a digest of the settings in a model's configuration that differ from their defaults."
     values = _without(config.to_diff_dict(), _DESCRIPTIVE)
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../../nbs/scoring/01_identity.ipynb #versions
 def versions() -> dict[str, str]:
-    "The versions of the libraries that make the numbers."
+    "Returns the versions of the libraries that compute scores."
     return {"torch": torch.__version__, "transformers": transformers.__version__, "tokenizers": tokenizers.__version__}
 
 # %% ../../nbs/scoring/01_identity.ipynb #environment
 def environment() -> dict:  # JSON values
-    "Where a run takes place."
+    "Describes the machine and the package version of a run."
     return {
         "psych201": psych201.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "system": platform.platform(), "python": platform.python_version(),
@@ -71,7 +74,7 @@ def model_identity(
     max_tokens: int = 0,
     rule: str = "span",
 ) -> Identity:
-    "What a language model's numbers depend on."
+    "Returns everything that a language model's scores depend on: what must match, what is verified, what is recorded."
     config, device = language_model.model.config, language_model.model.device
     must = {"weights": language_model.revision, "config": config_hash(config),
             "tokenizer": language_model.tokenizer_hash,

@@ -31,7 +31,7 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/02_language_model.ipynb #reason
 def _reason(cut_off: list[int], unknown: list[int]) -> pl.Expr:
-    "Why a response has no score; null if it has one."
+    "Returns the reason why a response has no score; null if it has one."
     index = pl.col("response_index")
     reasons = {
         "cut": index.is_in(cut_off), "empty": pl.col("response") == "", "not_found": pl.col("n_tokens").is_null(),
@@ -41,12 +41,12 @@ def _reason(cut_off: list[int], unknown: list[int]) -> pl.Expr:
 
 # %% ../../nbs/scoring/02_language_model.ipynb #join
 class _Read(NamedTuple):
-    "A reading as tokens: those that the context window holds."
-    responses: list[int]  # of the transcript, as the reading has them
+    "A reading as tokens, cut to the context window."
+    responses: list[int]  # indices of responses, in the order of the reading
     tokens: Tokens
 
     def placed(self) -> tuple[list[int], list[int], list[int]]:
-        "The response of each span, those that were cut off, and those that the vocabulary lacks."
+        "Returns indices of responses: of each span, of those cut off, of those that the vocabulary lacks."
         spans = range(len(self.tokens.start)) if self.tokens.response is None else self.tokens.response
         reach = len(self.tokens.start) if self.tokens.reach is None else self.tokens.reach
         unknown = [self.responses[n] for n in self.tokens.unknown]
@@ -54,13 +54,13 @@ class _Read(NamedTuple):
 
 # %% ../../nbs/scoring/02_language_model.ipynb #join-2
 def _stacked(scores: list[ResponseScores]) -> dict[str, np.ndarray]:
-    "The values of several texts, one below the other."
+    "Concatenates the scores of several readings."
     names = [name for name, values in vars(scores[0]).items() if values is not None]
-    return {name: np.concatenate([getattr(one, name) for one in scores]) for name in names}
+    return {name: np.concatenate([getattr(reading, name) for reading in scores]) for name in names}
 
 # %% ../../nbs/scoring/02_language_model.ipynb #join-3
 def _join(responses: list[str], scores: list[ResponseScores], reads: list[_Read]) -> pl.DataFrame:
-    "One row a response: its scores, or the reason why it has none."
+    "Returns one row per response: its scores, or the reason why it has none."
     index, cut_off, unknown = (sum(parts, []) for parts in zip(*(read.placed() for read in reads)))
     marked = pl.DataFrame({"response_index": range(len(responses)), "response": responses})
     scored = pl.DataFrame({"response_index": index, **_stacked(scores)}, schema_overrides={"response_index": pl.Int64})
@@ -76,7 +76,7 @@ def ahead(
     items: Iterable,
     depth: int = 4,  # how many items ahead
 ) -> Iterator:  # function(item) for each item, in order
-    "Computes results in another thread before they are asked for."
+    "Computes results in another thread, up to `depth` items ahead."
     with ThreadPoolExecutor(1) as pool:
         waiting = deque()
         for item in items:
@@ -89,15 +89,15 @@ def ahead(
 # %% ../../nbs/scoring/02_language_model.ipynb #language-model-scorer
 @dataclass(frozen=True)
 class LanguageModelScorer:
-    "A language model in one format."
+    "A language model that scores transcripts in one format; raises `ValueError` for an unknown format or rule."
     language_model: LanguageModel
     format: str = "plain"  # a key of formats.FORMATS
     max_tokens: int = 0  # longest input; 0: the context window
     rule: str = "span"  # how the tokens of responses are found; one of published.RULES
-    # (study, experiment) -> option -> token ids; see options.choose_options
+    # (study, experiment) -> option -> token ids; from options.choose_options
     options: dict = field(default_factory=dict, repr=False)
-    budget: int | None = None  # tokens that are read together; see kernels.score_batch
-    prepared: object = field(default=None, repr=False)  # what the format needs of the data set; see formats.prepare
+    budget: int | None = None  # tokens per batch; see batching.score_batch
+    prepared: object = field(default=None, repr=False)  # what the format needs from the data set; from formats.prepare
 
     def __post_init__(self):
         check_format_with(self.format, self.language_model.tokenizer, self.language_model.name)
@@ -128,7 +128,7 @@ class LanguageModelScorer:
         return format_readings(transcript, self.format, self.language_model.tokenizer, self.prepared)
 
     def encoded(self, transcript: Transcript) -> list[_Read]:
-        "Its readings as the tokens that the context window holds."
+        "Returns the readings of a transcript as tokens, cut to the token limit."
         options = tuple(self.options.get((transcript.study, transcript.experiment), {}).values())
         limit, tokenizer = token_limit(self.language_model, self.max_tokens), self.language_model.tokenizer
         encode = lambda reading: replace(encode_by(self.rule, reading.pieces, tokenizer), options=options)
@@ -142,7 +142,7 @@ class LanguageModelScorer:
 
 # %% ../../nbs/scoring/02_language_model.ipynb #stream-model
 def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Iterator[pl.DataFrame]:
-    "The rows of each transcript, with encoding ahead of the forward pass."
+    "Yields the rows of each transcript; tokenizes ahead of the forward pass."
     waiting: deque = deque()
 
     def sessions() -> Iterator[list[Tokens]]:
@@ -151,5 +151,5 @@ def _stream(scorer: LanguageModelScorer, transcripts: list[Transcript]) -> Itera
             yield [read.tokens for read in reads]
 
     scores, identity = score_sessions(scorer.language_model.model, sessions(), scorer.budget), scorer.identity()
-    for transcript, found in zip(transcripts, scores):
-        yield response_rows(scorer, transcript, _join(transcript.responses, found, waiting.popleft()), identity)
+    for transcript, of_readings in zip(transcripts, scores):
+        yield response_rows(scorer, transcript, _join(transcript.responses, of_readings, waiting.popleft()), identity)

@@ -22,22 +22,22 @@ _GOOD = re.compile(r"\b(?:win|wins|won|correct|right|reward|rewarded|gain|gained
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #own-part
 def _own_part(text: str, response: str) -> str:
-    "What is told of an answer: what follows its name, or all."
+    "Returns the part of a text that concerns an answer: what follows its name, or all of it."
     return re.split(rf"\b{re.escape(response)}\b", text, maxsplit=1)[-1] if re.fullmatch(r"\w+", response) else text
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #read-outcome
 def read_outcome(
-    text: str,  # behind an answer
+    text: str,  # text after an answer
     response: str,
 ) -> bool | None:  # True: good, False: bad, None: cannot be read
-    "Whether a text tells a good outcome of an answer."
+    "Reads from the text after an answer whether its outcome was good, bad or unknown."
     if named := _RIGHT.search(text):
         return named[1].casefold() == response.casefold()
     text = _TIME.sub("", text)
-    own = _own_part(text, response)
-    if number := _NUMBER.search(own):
+    part = _own_part(text, response)
+    if number := _NUMBER.search(part):
         return (float(number[0].replace("−", "-")) > 0
-                and not re.search(r"\b(?:lose|loses|lost)\b", own[: number.end()], re.I))
+                and not re.search(r"\b(?:lose|loses|lost)\b", part[: number.end()], re.I))
     return False if _BAD.search(text) else True if _GOOD.search(text) else None
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #read-outcomes
@@ -45,7 +45,7 @@ _LISTS = ("outcome", "outcomes", "reward", "rewards", "points", "payoff", "payof
 
 
 def _listed(transcript: Transcript) -> list[bool | None] | None:
-    "Outcomes from the metadata."
+    "Returns the outcomes in the metadata: True for values above 0; None if there is no such list."
     for field, values in transcript.metadata.items():
         if field.lower() in _LISTS and isinstance(values, (list, tuple)) and len(values) == len(transcript.spans):
             numbers = [value if isinstance(value, (int, float)) and value == value else None for value in values]
@@ -56,11 +56,11 @@ def _listed(transcript: Transcript) -> list[bool | None] | None:
 # %% ../../nbs/scoring/04_outcomes.ipynb #read-outcomes-2
 def read_outcomes(
     transcript: Transcript,
-) -> list[bool | None]:  # one a response
-    "What came of each answer: good, bad or unknown."
+) -> list[bool | None]:  # one per response
+    "Reads the outcome of each answer, from the metadata or the text: True (good), False (bad) or None (unknown)."
     if (listed := _listed(transcript)) is not None:
         return listed
     ends = {response: trial.end for trial in find_trials(transcript) for response in trial.responses}
     stops = [span.start - len(OPEN) for span in transcript.spans[1:]] + [len(transcript.text)]
-    told = [transcript.text[span.end : min(ends[n], stops[n])] for n, span in enumerate(transcript.spans)]
-    return [read_outcome(text, response) for text, response in zip(told, transcript.responses)]
+    texts = [transcript.text[span.end : min(ends[n], stops[n])] for n, span in enumerate(transcript.spans)]
+    return [read_outcome(text, response) for text, response in zip(texts, transcript.responses)]

@@ -27,15 +27,15 @@ from ..transcripts import Transcript
 # %% ../../nbs/scoring/08_plan.ipynb #plan
 @dataclass(frozen=True)
 class Plan:
-    "What a run has to do."
+    "What a run has to do: transcripts to score, stored ones to replace, shards that stay."
     inputs: dict[str, str]  # key of each transcript of the data set -> digest of what is scored
     todo: dict[str, list[Transcript]]  # study -> transcripts, each once
-    replacing: set[str]  # keys of stored transcripts that are scored anew
-    stay: list[Shard]  # shards of which something stays
+    replacing: set[str]  # keys of stored transcripts that are rescored
+    stay: list[Shard]  # shards that keep at least one transcript
 
 # %% ../../nbs/scoring/08_plan.ipynb #check-inputs
 def _check_inputs(run: Run, held: dict, inputs: dict[str, str], transcripts: dict[str, Transcript]) -> None:
-    "Raises `StoreError` if a stored transcript was put to the scorer in another way."
+    "Raises `StoreError` if a stored transcript was scored with another model input."
     other = [key for key, digest in inputs.items() if key in held and held[key].inputs[key] != digest]
     if other:
         raise StoreError(f"{len(other)} transcripts are not put to {run.model} as they were when "
@@ -48,10 +48,10 @@ def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcript
     "Raises `StoreError` if stored transcripts of an experiment, not in the data, were scored in another context."
     if not hasattr(scorer, "context") or not stay:
         return
-    here = {(one.study, one.experiment) for one in transcripts}
+    keys = {(one.study, one.experiment) for one in transcripts}
     facts = read_facts(run.store, set(stay)).filter(pl.col("transcript").is_in(list(stay)))
     other = [study for key, study, experiment in facts.select("transcript", "study", "experiment").iter_rows()
-             if (study, experiment) in here and not stay[key].inputs[key].startswith(scorer.context(study, experiment))]
+             if (study, experiment) in keys and not stay[key].inputs[key].startswith(scorer.context(study, experiment))]
     if other:
         raise StoreError(f"{len(other)} stored transcripts of {other[0]} are not in these data, and "
                          f"{run.model} scored them with "
@@ -61,7 +61,7 @@ def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcript
 
 # %% ../../nbs/scoring/08_plan.ipynb #as-here
 def _as_here(run: Run, shard: Shard) -> bool:
-    "Whether a shard was made with this run's settings, under its conditions."
+    "Returns True if a shard was scored with this run's settings and under its conditions."
     return shard.identity.must == run.identity.must and shard.identity.proved == run.identity.proved
 
 # %% ../../nbs/scoring/08_plan.ipynb #make-plan
@@ -70,9 +70,9 @@ def make_plan(
     run: Run,
     dataset: Iterable[Transcript],
     overwrite: bool = False,
-    forgotten: Iterable[str] = (),  # keys of stored transcripts that will be taken out
+    forgotten: Iterable[str] = (),  # keys of stored transcripts that will be removed
 ) -> Plan:
-    "What is left to do; raises `StoreError` if the store holds scores that do not belong to these."
+    "Plans what is left to score; raises `StoreError` if the store holds scores that are not compatible with the run."
     transcripts = {transcript.key: transcript for transcript in dataset}
     inputs = {key: input_digest(scorer, transcript) for key, transcript in transcripts.items()}
     forgotten = set(forgotten)
@@ -92,19 +92,19 @@ def make_plan(
 def estimate_tokens(
     scorer: Scorer,
     todo: dict[str, list[Transcript]],  # study -> transcripts
-    sample: int = 2,  # transcripts of each study that are tokenised
-) -> dict[str, int]:  # key of each transcript -> tokens; {}: the scorer reads no tokens
-    "About how many tokens are to be read."
+    sample: int = 2,  # transcripts per study to tokenize
+) -> dict[str, int]:  # key of each transcript -> tokens; {} if the scorer reads no tokens
+    "Estimates the number of tokens of each transcript, from a sample of each study."
     estimates: dict[str, int] = {}
     for transcripts in todo.values() if hasattr(scorer, "n_tokens") else ():
-        some = transcripts[:: max(1, len(transcripts) // sample)][:sample]
-        rate = sum(map(scorer.n_tokens, some)) / max(1, sum(len(transcript.text) for transcript in some))
+        sampled = transcripts[:: max(1, len(transcripts) // sample)][:sample]
+        rate = sum(map(scorer.n_tokens, sampled)) / max(1, sum(len(transcript.text) for transcript in sampled))
         estimates |= {transcript.key: round(rate * len(transcript.text)) for transcript in transcripts}
     return estimates
 
 # %% ../../nbs/scoring/08_plan.ipynb #say
 def _announce_replaced(run: Run, plan: Plan, say: Callable[[str], None]) -> None:
-    "Says which stored scores are replaced."
+    "Announces for each study how many stored scores will be replaced."
     for study, transcripts in plan.todo.items():
         if n := sum(transcript.key in plan.replacing for transcript in transcripts):
             say(f"{run.model}: the stored scores of {n} transcripts of {study} will be replaced.")
@@ -113,10 +113,10 @@ def _announce_replaced(run: Run, plan: Plan, say: Callable[[str], None]) -> None
 def announce_work(
     run: Run,
     plan: Plan,
-    tokens: int,  # about so many are to be read; 0: unknown
+    tokens: int,  # estimated tokens to process; 0: unknown
     say: Callable[[str], None],
-) -> int:  # responses to come
-    "Says what is to be done and what is replaced."
+) -> int:  # responses to score
+    "Announces what will be scored and replaced; returns the number of responses."
     todo = [transcript for transcripts in plan.todo.values() for transcript in transcripts]
     responses = sum(len(transcript.spans) for transcript in todo)
     _announce_replaced(run, plan, say)
@@ -128,7 +128,7 @@ def announce_work(
 
 # %% ../../nbs/scoring/08_plan.ipynb #cost-of-options
 def _cost_of_options(scorer: LanguageModelScorer, todo: list[Transcript]) -> str:
-    "What options of several tokens cost, in words; '' where there are none."
+    "Describes the cost of options of several tokens; '' if there are none."
     ways = {experiment: beginnings(list(options.values())) for experiment, options in scorer.options.items()}
     longer = [(len(one.spans), ways.get((one.study, one.experiment), [])) for one in todo]
     if not any(some for _, some in longer):
@@ -144,7 +144,7 @@ def _cost_of_options(scorer: LanguageModelScorer, todo: list[Transcript]) -> str
 
 # %% ../../nbs/scoring/08_plan.ipynb #stored-without
 def _stored_with_others(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
-    "The transcripts whose stored scores speak of other options than the scorer has, or of none."
+    "Returns the transcripts whose stored scores have other options than the scorer, or none."
     stored = {key: shard.options for shard in plan.stay for key in shard.inputs}
     return [one for one in dataset if (one.study, one.experiment) in scorer.options and one.key in stored
             and stored[one.key].get(one.experiment) != list(scorer.options[one.study, one.experiment])]
@@ -156,7 +156,7 @@ def announce_options(
     dataset: Dataset,
     say: Callable[[str], None],
 ) -> None:
-    "Says for how many experiments options are scored, and whether stored scores have other ones."
+    "Announces for how many experiments options are scored, and how many stored transcripts have other options."
     if not isinstance(scorer, LanguageModelScorer) or not scorer.options:
         return
     transcripts = [transcript for some in plan.todo.values() for transcript in some]
@@ -171,7 +171,7 @@ def announce_options(
 
 # %% ../../nbs/scoring/08_plan.ipynb #unchanged
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
-    "The transcripts that are put to the model as in the format that this one is compared with."
+    "Returns the transcripts whose model input equals that in the format this one is compared with."
     before = replace(scorer, format=compared_with(scorer.format))
     return [one for one in dataset if plan.inputs[one.key] == before.digest(one)]
 
@@ -182,7 +182,7 @@ def announce_format(
     dataset: Dataset,
     say: Callable[[str], None],
 ) -> None:
-    "Counts the transcripts that a format leaves as they are."
+    "Announces how many transcripts a format leaves unchanged."
     if not isinstance(scorer, LanguageModelScorer) or scorer.format == "plain":
         return
     if same := _unchanged(scorer, plan, dataset):

@@ -35,14 +35,14 @@ BOUNDS = {"float32": 1e-4, "mixed": 0.5, "float16": 0.05, "bfloat16": 0.5}  # dt
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #bound-of
 def bound_of(
-    must: dict,  # of an identity; a scorer without dtype computes in float32 or better
+    must: dict,  # of an identity; without dtype it counts as float32
 ) -> float:  # nats
-    "How far a response may move."
+    "Returns how far a response may move, in nats."
     return BOUNDS.get(must.get("dtype"), BOUNDS["float32"])
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #moves-of-options
 def _moves_of_options(both: pl.DataFrame) -> pl.Series:
-    "How far the options of each row moved at most, where both sides have the same number of them; else 0."
+    "Returns the largest move among the options of each row; 0 if the two sides differ in their number."
     pairs = both.select("option_logprobs", "option_logprobs_now").iter_rows()
     return pl.Series([max((abs(a - b) for a, b in zip(old, new)), default=0.0) if old and new
                       and len(old) == len(new) else 0.0
@@ -52,8 +52,8 @@ def _moves_of_options(both: pl.DataFrame) -> pl.Series:
 def largest_move(
     stored: pl.DataFrame,  # columns of store.RESPONSES, one transcript
     now: pl.DataFrame,  # the same responses, scored now
-) -> tuple[float, int]:  # nats (infinite where only one of the two has a score), index of the response
-    "The response whose NLL moved most."
+) -> tuple[float, int]:  # nats (infinite if tokens or reasons differ), index of the response
+    "Finds the response whose scores moved most between two scorings of a transcript."
     keys, infinite = ["transcript", "response_index"], pl.lit(float("inf"))
     both = stored.join(now, on=keys, how="full", coalesce=True, suffix="_now")
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_now")) for name in ("n_tokens", "reason"))
@@ -68,7 +68,7 @@ def largest_move(
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #way-out
 def _way_out(run: Run, shard: Shard) -> str:
-    "The end of a message: what differs between a shard and the run, and what to do."
+    "Returns the end of an error message: what differs between a shard and the run, and what to do."
     return (f"What differs: {differences(shard.identity.proved, run.identity.proved)}. "
             "Choose another output folder, or "
             "score everything that lies there anew (overwrite=True, --overwrite).")
@@ -78,9 +78,9 @@ def check_shard(
     scorer: Scorer,
     run: Run,
     shard: Shard,
-    key: str,  # of its probes
-) -> float:  # nats that a response moved at most
-    "Scores a probe of a shard again; raises `StoreError` if a response moved beyond the bound."
+    key: str,  # of one of its probes
+) -> float:  # largest move of a response, nats
+    "Rescores a probe of a shard; raises `StoreError` if a response moved beyond the bound or the input changed."
     transcript, must, way_out = read_probe(run.store, shard, key), run.identity.must, _way_out(run, shard)
     if input_digest(scorer, transcript) != shard.inputs[transcript.key]:
         raise StoreError(f"{transcript!r} is not put to {scorer.name} as it was when "
@@ -97,7 +97,7 @@ def check_shard(
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #unproved
 def _proof_path(run: Run, shard: Shard):
-    "Where it is written down that a shard's conditions and the present ones make the same numbers."
+    "Returns the path of the record that a shard's conditions and the present ones give the same scores."
     return run.store / "proofs" / run.identity.place(
         run.model) / f"{fingerprint(run.identity.must, shard.identity.proved, run.identity.proved)}.json"
 
@@ -107,17 +107,17 @@ def unproved(
     shards: Iterable[Shard],
     limit: int = 3,  # shards of each set of conditions
 ) -> list[list[tuple[Shard, str]]]:  # for each set of conditions, shards and keys of their probes
-    "What to check, grouped by the conditions it was made under; raises `StoreError` if there is nothing to check with."
+    "Returns the probes to rescore, grouped by conditions; raises `StoreError` for a group without probes."
     groups: dict[str, list[Shard]] = {}
     for shard in shards:
         if shard.identity.proved != run.identity.proved and not _proof_path(run, shard).exists():
             groups.setdefault(fingerprint(shard.identity.proved), []).append(shard)
     size = lambda shard: min(len(read_probe(run.store, shard, key).text) for key in shard.probes)
     chosen = [sorted((shard for shard in group if shard.probes), key=size)[:limit] for group in groups.values()]
-    if lacking := [group[0] for group, some in zip(groups.values(), chosen) if not some]:
+    if lacking := [group[0] for group, selection in zip(groups.values(), chosen) if not selection]:
         raise StoreError(f"No transcript is kept with which to prove {lacking[0].path.name}. "
                          f"{_way_out(run, lacking[0])}")
-    return [[(shard, key) for shard in some for key in shard.probes] for some in chosen]
+    return [[(shard, key) for shard in selection for key in shard.probes] for selection in chosen]
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #prove
 def verify_by_rescoring(
@@ -125,7 +125,7 @@ def verify_by_rescoring(
     run: Run,
     shards: Iterable[Shard],  # that stay in the store
 ) -> int:  # transcripts scored again
-    "Proves that the present conditions make the stored numbers; raises `StoreError` where they do not."
+    "Verifies that the present conditions reproduce stored scores; raises `StoreError` if a response moved too far."
     checked = 0
     for group in unproved(run, shards):
         moved = max(check_shard(scorer, run, shard, key) for shard, key in group)
@@ -141,17 +141,21 @@ def verify_by_rescoring(
 def evenly(
     transcripts: Sequence[Transcript],
     n: int,  # how many
-) -> list[Transcript]:  # each once; all of them where there are no more than n
-    "Some transcripts from the first to the last, in even steps."
+) -> list[Transcript]:  # each once; all if there are at most n
+    "Selects n transcripts from the first to the last, evenly spaced."
     each = list({transcript.key: transcript for transcript in transcripts}.values())
-    return [each[place] for place in np.unique(np.linspace(0, len(each) - 1, min(n, len(each))).round().astype(int))]
+    return [each[index] for index in np.unique(np.linspace(0, len(each) - 1, min(n, len(each))).round().astype(int))]
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #precision-moves
 def precision_moves(
     scores: pl.DataFrame,  # columns of store.SCHEMA, of one model
     exact: pl.DataFrame,  # columns of store.RESPONSES, the same transcripts in float32
-) -> pd.DataFrame:  # one row a study; nats
-    "How far scores are from those in float32: means, single responses, means of transcripts."
+) -> pd.DataFrame:  # one row per study, in nats
+    """Compares scores with those in float32: mean, single responses, means of transcripts, in nats.
+
+    difference = mean(nll - exact), sd over responses, largest = max |nll - exact|. Columns: transcripts, responses,
+    one_sided, float32, difference, sd, largest, largest_of_transcripts, dtype.
+    """
     keys = ["transcript", "response_index"]
     both = scores.join(exact.select(*keys, exact="nll"), on=keys).with_columns(move=pl.col("nll") - pl.col("exact"))
     moves, of_transcripts = pl.col("move"), both.group_by("study", "transcript").agg(pl.col("move").mean())
@@ -169,23 +173,23 @@ def precision_moves(
 def check_precision(
     scorer: LanguageModelScorer,
     exact: LanguageModel,  # the same model in float32
-    transcripts: Sequence[Transcript],  # that are in the store
+    transcripts: Sequence[Transcript],  # whose scores are in the store
     store: str | Path,
-    n: int = 10,  # how many are scored again
+    n: int = 10,  # how many to rescore
 ) -> pd.DataFrame:  # from precision_moves
-    "Scores some stored transcripts again in float32; raises `ValueError` if that is another model, or not float32."
+    "Rescores selection stored transcripts in float32; raises `ValueError` if `exact` is another model or not float32."
     if exact.name != scorer.name or exact.dtype != "float32":
         raise ValueError(f"To check {scorer.name} takes {scorer.name} in float32, not {exact.name} in {exact.dtype}.")
-    some = evenly(transcripts, n)
-    again = pl.concat(stream(replace(scorer, language_model=exact), some))
+    selection = evenly(transcripts, n)
+    again = pl.concat(stream(replace(scorer, language_model=exact), selection))
     stored = scan_scores(store, [scorer.name], [scorer.format], [scorer.rule])
-    return precision_moves(stored.filter(pl.col("transcript").is_in([one.key for one in some])).collect(), again)
+    return precision_moves(stored.filter(pl.col("transcript").is_in([one.key for one in selection])).collect(), again)
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #precision-line
 def precision_line(
     moves: pd.DataFrame,  # from precision_moves
 ) -> str:
-    "What precision_moves found, in one sentence."
+    "Describes the result of `precision_moves` in one sentence."
     weights = moves["responses"] / max(1, moves["responses"].sum())
     alone = f" {n:,} responses were scored in one of the two only." if (n := moves["one_sided"].sum()) else ""
     return (f"{moves['dtype'].iloc[0]} against float32, {moves['transcripts'].sum()} transcripts, "

@@ -41,9 +41,9 @@ from ..transcripts import Transcript
 # %% ../../nbs/scoring/10_run.ipynb #with-options
 def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, max_tokens: int | None,
                   option_logprobs: str, rule: str) -> LanguageModelScorer:
-    """A language model as a scorer that knows the options of a data set.
+    """Makes a scorer of a language model and the options of a data set.
 
-    Rule paper knows none, and where they are renamed they are not those.
+    There are no options under rule paper, nor in formats that rename them.
     """
     limit = load_settings().max_tokens if max_tokens is None else max_tokens
     known = ({} if rule == "paper" or renames_options(format)
@@ -53,14 +53,14 @@ def _with_options(language_model: LanguageModel, dataset: Dataset, format: str, 
 # %% ../../nbs/scoring/10_run.ipynb #make-scorer
 def make_scorer(
     name: str,  # a model as models.load_model takes it, or a baseline
-    dataset: Dataset,  # from whose responses a baseline takes its options
+    dataset: Dataset,  # whose responses give the options
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
     option_logprobs: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
     rule: str = "span",  # how the tokens of responses are found; one of published.RULES
     **how,  # dtype, device, revision; see models.load_model
 ) -> Scorer:
-    "The scorer that a name stands for."
+    "Makes the scorer of a name; raises `ValueError` for an unknown name, format, rule or option mode."
     check_format(format)
     check_options(option_logprobs)
     check_rule(rule)
@@ -73,8 +73,8 @@ def make_scorer(
 
 # %% ../../nbs/scoring/10_run.ipynb #progress-bar
 def _bar(kind: str, title: str, total: int):
-    "A bar over responses."
-    tqdm = import_module("tqdm.auto" if kind == "widget" else "tqdm").tqdm  # tqdm.auto warns where there are no widgets
+    "Returns a progress bar over responses."
+    tqdm = import_module("tqdm.auto" if kind == "widget" else "tqdm").tqdm  # tqdm.auto warns if there are no widgets
     bar = "{desc}: {percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     shape = {} if kind == "widget" else {"bar_format": bar}
     return tqdm(total=total, desc=title, unit=" responses", smoothing=0.1, mininterval=0.5, file=sys.stderr,
@@ -82,25 +82,25 @@ def _bar(kind: str, title: str, total: int):
 
 # %% ../../nbs/scoring/10_run.ipynb #progress-2
 class Progress:
-    "How far a run is: a bar, or a line for each study; on stderr."
+    "Progress of a run: a bar, or a line per study, on stderr."
 
     def __init__(
         self,
-        kind: str,  # widget: for a live notebook; bar: plain text; lines: one for each study; none
+        kind: str,  # widget: for a live notebook; bar: plain text; lines: one per study; none
         title: str,
-        total: int,  # responses to come
+        total: int,  # responses to score
         tokens: dict[str, int] | None = None,  # from estimate_tokens
     ):
         self.kind, self.title, self.tokens, self.bar = kind, title, tokens or {}, _bar(kind, title, total)
 
     def reading(self, transcript: Transcript, number: int, of: int) -> None:
-        "Names the transcript that is being read."
+        "Shows the transcript in work."
         tokens = self.tokens.get(transcript.key)
         length = f"{len(transcript.text):,} characters" if tokens is None else f"about {tokens:,} tokens"
         self.bar.set_postfix_str(f"{transcript.study} {number}/{of}, {length}")
 
     def study(self, name: str, transcripts: int, responses: int, seconds: float) -> None:
-        "A study is done."
+        "Reports a finished study."
         if self.kind == "lines":
             print(f"{self.title}: {name}: {transcripts} transcripts, {responses:,} responses in {seconds:.0f} s",
                   file=sys.stderr, flush=True)
@@ -108,13 +108,13 @@ class Progress:
 # %% ../../nbs/scoring/10_run.ipynb #shards-of
 @dataclass(frozen=True)
 class Limits:
-    "When a shard is closed."
+    "Limits at which a shard is closed."
     transcripts: int = 200
     minutes: float = 10
 
 # %% ../../nbs/scoring/10_run.ipynb #default-limits
 def default_limits() -> Limits:
-    "Those of settings.ini."
+    "Returns the limits of settings.ini."
     settings = load_settings()
     return Limits(settings.shard_transcripts, settings.shard_minutes)
 
@@ -126,7 +126,7 @@ def score_study(
     save: Callable[[list[Transcript], pl.DataFrame, float], object],  # transcripts, their rows, seconds
     progress: Progress,
 ) -> None:
-    "Scores transcripts and saves them shard by shard."
+    "Scores transcripts of a study and saves them shard by shard, also if interrupted."
     tables, saved, begin = [], 0, time.perf_counter()
 
     def close() -> None:
@@ -158,7 +158,7 @@ def _check_prune(dataset: Dataset) -> None:
 
 # %% ../../nbs/scoring/10_run.ipynb #announce-outdated
 def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Callable[[str], None]) -> None:
-    "Counts stored transcripts that the data no longer hold, and forgets them if that is wanted."
+    "Announces how many stored transcripts are no longer in the data, and removes them if `prune` is set."
     for study, keys in old.items():
         if prune:
             remove_transcripts(run, keys)
@@ -170,7 +170,7 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
 
 # %% ../../nbs/scoring/10_run.ipynb #as-dataset
 def _as_dataset(dataset) -> Dataset | LazyDataset:
-    "A data set from what `score` takes: one, transcripts, or sources; raises `ValueError` if it is empty."
+    "Makes a data set of transcripts or sources; raises `ValueError` if it is empty."
     if not isinstance(dataset, (Dataset, LazyDataset)):
         items = [dataset] if isinstance(dataset, (str, Path)) else list(dataset)
         dataset = (data.open_data(items) if items and all(isinstance(item, (str, Path)) for item in items)
@@ -181,7 +181,7 @@ def _as_dataset(dataset) -> Dataset | LazyDataset:
 
 # %% ../../nbs/scoring/10_run.ipynb #as-scorer
 def _as_scorer(scorer, dataset: Dataset, *how) -> Scorer:
-    "A scorer from what `score` takes; `how` is format, max_tokens, option_logprobs and rule."
+    "Makes a scorer of a name or a model; `how` is format, max_tokens, option_logprobs and rule."
     if isinstance(scorer, str):
         return make_scorer(scorer, dataset, *how)
     if isinstance(scorer, LanguageModel):
@@ -192,7 +192,7 @@ def _as_scorer(scorer, dataset: Dataset, *how) -> Scorer:
 
 # %% ../../nbs/scoring/10_run.ipynb #work
 def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress) -> None:
-    "Scores and saves what the plan says."
+    "Scores and saves the transcripts of a plan."
     def save(transcripts: list[Transcript], rows: pl.DataFrame, seconds: float) -> None:
         save_shard(run, transcripts, rows, plan.inputs, {"seconds": seconds}, plan.replacing,
                    getattr(scorer, "options", {}))
@@ -208,19 +208,22 @@ def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress)
 def score(
     scorer: Scorer | LanguageModel | str,  # or the name of a model or baseline
     dataset: Dataset | LazyDataset | str | list[str] = "sample",  # or sources, as data.load_data takes them
-    store: str | os.PathLike = "scores",  # folder of a store; what lies in it is kept
+    store: str | os.PathLike = "scores",  # folder of a store; its contents are kept
     format: str = "plain",  # a key of formats.FORMATS; for a model or a name
     # longest input; 0: the context window; None: as in settings.ini; for a model or a name
     max_tokens: int | None = None,
     # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
     option_logprobs: str = "single",
     rule: str = "span",  # how the tokens of responses are found; one of published.RULES; for a model or a name
-    overwrite: bool = False,  # True: score these transcripts anew, replacing what is stored of them
-    prune: bool = False,  # True: forget what is stored of the studies of the data and is no longer in the data
+    overwrite: bool = False,  # True: rescore these transcripts, replacing their stored scores
+    prune: bool = False,  # True: remove stored transcripts of these studies that are no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress
     limits: Limits | None = None,  # when a shard is closed; None: as in settings.ini
-) -> pd.DataFrame:  # one row a study, from summary.summarise_scores
-    "Scores every response of a data set; raises `StoreError` if the store holds scores that do not belong to these."
+) -> pd.DataFrame:  # one row per study, from store.summarise_scores
+    """Scores every response of a data set, in nats, and adds the scores to a store.
+
+    Raises `StoreError` if the store holds scores made differently, `ValueError` for unknown names or an empty data set.
+    """
     dataset = _as_dataset(dataset)
     if prune:
         _check_prune(dataset)
@@ -250,7 +253,7 @@ def score(
 
 # %% ../../nbs/scoring/10_run.ipynb #example-store
 def example_store() -> str:  # its folder
-    "A store of the models tiny-llama and tiny-gemma, to try a notebook."
+    "Makes a store of scores by the models tiny-llama and tiny-gemma, to try a notebook."
     from tempfile import mkdtemp
 
     folder = mkdtemp()

@@ -21,18 +21,18 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/00_scorer.ipynb #scorer
 class Scorer(Protocol):
-    "Anything that can score transcripts."
+    "Protocol of anything that scores transcripts."
     name: str
 
     def identity(self) -> Identity:
-        "What the numbers depend on; `must` holds at least format and rule."
+        "Returns what the scores depend on; `must` holds at least format and rule."
 
     def score(self, transcripts: list[Transcript]) -> pl.DataFrame:
-        "One row a response, columns of store.RESPONSES."
+        "Returns one row per response, with the columns of store.RESPONSES and NLLs in nats."
 
 # %% ../../nbs/scoring/00_scorer.ipynb #check-rows
 def _check_rows(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> None:
-    "Raises `ValueError` unless there is one row a response, in order, each with a number or with a reason."
+    "Raises `ValueError` unless there is one row per response, in order, each with a finite NLL or a reason."
     expected = list(range(len(transcript.spans)))
     if rows["response_index"].to_list() != expected or set(rows["transcript"]) - {transcript.key}:
         raise ValueError(f"{scorer.name} gave {len(rows)} rows for the {len(expected)} responses of {transcript!r}; "
@@ -48,7 +48,7 @@ def _check_rows(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> N
 
 # %% ../../nbs/scoring/00_scorer.ipynb #check-options
 def _check_options(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -> None:
-    "Raises `ValueError` unless log-probabilities of options are as many as the scorer names options."
+    "Raises `ValueError` unless the number of option log-probabilities equals that of the scorer's options."
     asked = rows["option_logprobs"].drop_nulls()
     options = getattr(scorer, "options", {}).get((transcript.study, transcript.experiment), ())
     if len(asked) and set(asked.list.len()) != {len(options)}:
@@ -60,13 +60,13 @@ def _check_options(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -
 def stream(
     scorer: Scorer,
     transcripts: list[Transcript],
-) -> Iterator[pl.DataFrame]:  # columns of store.RESPONSES, a table for each transcript, in order
-    """Scores transcript by transcript.
+) -> Iterator[pl.DataFrame]:  # columns of store.RESPONSES, one table per transcript, in order
+    """Yields the rows of one transcript after the other.
 
-    Raises `ValueError` if a scorer gives not one row a response, with number or reason.
+    Raises `ValueError` unless the scorer gives one row per response, in order, with a finite NLL or a reason.
     """
-    own = getattr(scorer, "stream", None)
-    tables = iter(own(transcripts) if own else (scorer.score([transcript]) for transcript in transcripts))
+    method = getattr(scorer, "stream", None)
+    tables = iter(method(transcripts) if method else (scorer.score([transcript]) for transcript in transcripts))
     for transcript in transcripts:
         if (rows := next(tables, None)) is None:
             raise ValueError(f"{scorer.name} ended before {transcript!r}; a scorer gives a table for each transcript.")
@@ -79,18 +79,18 @@ def input_digest(
     scorer: Scorer,
     transcript: Transcript,
 ) -> str:
-    "Names what is scored: the scorer's own digest, or that of the transcript's text."
-    own = getattr(scorer, "digest", None)
-    return own(transcript) if own else transcript.digest
+    "Returns the digest of what is scored: the scorer's method, or that of the transcript's text."
+    method = getattr(scorer, "digest", None)
+    return method(transcript) if method else transcript.digest
 
 # %% ../../nbs/scoring/00_scorer.ipynb #response-rows
 def response_rows(
     scorer: Scorer,
     transcript: Transcript,
-    values: pl.DataFrame,  # one row a response; columns of store.RESPONSES, those that are missing become null
-    identity: Identity | None = None,  # of the scorer, where it is known already
+    values: pl.DataFrame,  # one row per response; columns of store.RESPONSES, missing ones become null
+    identity: Identity | None = None,  # of the scorer, if already known
 ) -> pl.DataFrame:  # columns of store.RESPONSES
-    "Rows for the store."
+    "Adds model, format, rule and transcript to the values of a transcript, and casts them to the store's columns."
     must = (identity or scorer.identity()).must
     known = dict(model=scorer.name, format=must["format"], rule=must["rule"], transcript=transcript.key)
     rows = values.with_columns(**{name: pl.lit(value) for name, value in known.items()})
@@ -104,20 +104,20 @@ MAKES_NUMBERS = ("transcripts", "participants", "inputs", "likelihood", "models"
 
 def _source_files(
     names: tuple[str, ...],  # rooms (`inputs`) and modules (`scoring.identity`) of the package
-) -> list[Path]:  # in a fixed order; the faces of rooms only hand on names
-    "The files of rooms and modules."
-    package, found = Path(psych201.__file__).parent, []
+) -> list[Path]:  # in a fixed order, without `__init__.py`
+    "Returns the source files of rooms and modules."
+    package, paths = Path(psych201.__file__).parent, []
     for name in names:
         path = package.joinpath(*name.split("."))
-        found += sorted(path.rglob("[!_]*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    return found
+        paths += sorted(path.rglob("[!_]*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return paths
 
 
 @lru_cache
 def source_hash(
     names: tuple[str, ...] = MAKES_NUMBERS,
 ) -> str:  # 16 hexadecimal digits
-    "A digest of the source of rooms and modules of the package, as it was when it was first asked for."
+    "Returns a digest of the source of rooms and modules of the package, as it was at the first call."
     digest = hashlib.sha256()
     for path in _source_files(names):
         digest.update(path.read_bytes())

@@ -26,8 +26,8 @@ from ..transcripts import Transcript
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #stays
 def stays(
     transcript: Transcript,
-) -> list[tuple[bool | None, bool]]:  # outcome of the answer before, whether it was given again; one less than answers
-    "For each answer but the first whether it is the one before; empty answers are none."
+) -> list[tuple[bool | None, bool]]:  # (outcome of the answer before, repeated), one less than answers
+    "Says for each answer but the first whether it repeats the one before; empty answers are skipped."
     given = [(response, outcome) for response, outcome in zip(transcript.responses, read_outcomes(transcript))
              if response]
     return [(outcome, response == before) for (before, outcome), (response, _) in zip(given, given[1:])]
@@ -36,26 +36,26 @@ def stays(
 def stay_counts(
     transcripts: Iterable[Transcript],
 ) -> dict[tuple[str, str], dict[str, Counter]]:
-    """How often each participant stayed after each outcome.
+    """Counts how often each participant stayed after each outcome.
 
-    Returns (study, experiment) -> participant -> (outcome before, stayed) -> how often.
+    Returns (study, experiment) -> participant -> (outcome before, stayed) -> count.
     """
-    found: dict[tuple[str, str], dict[str, Counter]] = {}
+    counts: dict[tuple[str, str], dict[str, Counter]] = {}
     for transcript in {one.key: one for one in transcripts}.values():
-        found.setdefault((transcript.study, transcript.experiment),
+        counts.setdefault((transcript.study, transcript.experiment),
                          {}).setdefault(transcript.participant, Counter()).update(stays(transcript))
-    return found
+    return counts
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #staying
 _OUTCOMES = (True, False, None)  # good, bad, unknown
 
 
 def _shares(others: Counter, together: dict) -> dict[bool | None, float]:
-    """The share of people who stayed after each outcome, half a case added to either side.
+    """Returns the share of answers that stayed after each outcome, half a case added to either side.
 
-    Together: outcomes that count with it.
+    `together` maps each outcome to the outcomes that are counted together with it.
     """
-    counts = {outcome: [sum(others[one, stayed] for one in together[outcome]) for stayed in (True, False)]
+    counts = {outcome: [sum(others[before, stayed] for before in together[outcome]) for stayed in (True, False)]
               for outcome in _OUTCOMES}
     return {outcome: (stayed + 0.5) / (stayed + left + 1) for outcome, (stayed, left) in counts.items()}
 
@@ -69,7 +69,7 @@ class RepeatBaseline(UniformBaseline):
 
     @classmethod
     def fit(cls, transcripts: Sequence[Transcript]):
-        "The baseline of a whole data set."
+        "Fits the baseline to a whole data set."
         return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts),
                    stay=stay_counts(transcripts))
 
@@ -79,14 +79,14 @@ class RepeatBaseline(UniformBaseline):
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, str], str]:
-        "A digest of options, their number, and of all that was repeated."
-        return {place: fingerprint([*options, self.sizes[place], sorted(self._all[place].items(), key=str)])
-                for place, options in self.options.items()}
+        "Digests the options of each experiment, their number, and all counts of repetitions."
+        return {key: fingerprint([*options, self.sizes[key], sorted(self._all[key].items(), key=str)])
+                for key, options in self.options.items()}
 
     @cached_property
     def _all(self) -> dict[tuple[str, str], Counter]:
-        "How often all participants of an experiment stayed."
-        return {place: sum(people.values(), Counter()) for place, people in self.stay.items()}
+        "Sums the counts of staying over all participants of each experiment."
+        return {key: sum(people.values(), Counter()) for key, people in self.stay.items()}
 
     def digest(self, transcript: Transcript) -> str:
         own = self.stay[transcript.study, transcript.experiment][transcript.participant]
@@ -94,14 +94,14 @@ class RepeatBaseline(UniformBaseline):
         return f"{context}-{fingerprint(sorted(own.items(), key=str))}-{transcript.digest}"
 
     def _together(self) -> dict:
-        "Outcomes that count together with each."
+        "Returns the outcomes that are counted together with each outcome."
         return dict.fromkeys(_OUTCOMES, _OUTCOMES)
 
     def _staying(self, transcript: Transcript) -> dict[bool | None, float]:
-        "The probability of staying after each outcome, from other participants."
-        place = (transcript.study, transcript.experiment)
-        others = Counter(self._all[place])
-        others.subtract(self.stay[place][transcript.participant])
+        "Estimates the probability of staying after each outcome from the other participants."
+        key = (transcript.study, transcript.experiment)
+        others = Counter(self._all[key])
+        others.subtract(self.stay[key][transcript.participant])
         return _shares(others, self._together())
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
@@ -173,37 +173,37 @@ class KrichevskyTrofimovBaseline(ContextTreeBaseline):
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #tree
 class _Node:
-    "Answers after one history, and how well stopping here has predicted against looking further back."
+    "Counts of answers after one history, and the odds of stopping here against looking further back."
 
     def __init__(self):
         self.counts, self.n, self.odds = Counter(), 0, 1.0
 
     def share(self, option: str | None, k: int) -> float:
-        "The estimate of Krichevsky and Trofimov; None: of an option never seen in the session."
+        "Returns the estimate of Krichevsky and Trofimov; `None` stands for an option not yet seen in the session."
         return (self.counts[option] + 0.5) / (self.n + k / 2)
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #path
 def _path(tree: dict, past: list) -> list[_Node]:
-    "The nodes of all histories that end now, the empty one first."
+    "Returns the nodes of all histories that end now, the empty one first."
     return [tree.setdefault(tuple(past[:length]), _Node()) for length in range(len(past) + 1)]
 
 
 def _mixed(path: list[_Node], option: str | None, k: int) -> list[float]:
-    "The probability of an option at each node of a path, mixed over all that lie further back."
-    found = [path[-1].share(option, k)]
+    "Returns the probability of an option at each node of a path, mixed with those further back."
+    mixed = [path[-1].share(option, k)]
     for node in reversed(path[:-1]):
-        found.append((node.odds * node.share(option, k) + found[-1]) / (node.odds + 1))
-    return found[::-1]
+        mixed.append((node.odds * node.share(option, k) + mixed[-1]) / (node.odds + 1))
+    return mixed[::-1]
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #predict
 def _predict(tree: dict, past: list, seen: dict, k: int) -> tuple[dict[str, float], float]:
-    "The probability of each answer that the session has seen, and of each other one."
+    "Returns the probability of each answer seen in the session, and that of any other single option."
     path = _path(tree, past)
     return {option: _mixed(path, option, k)[0] for option in seen}, _mixed(path, None, k)[0]
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #learn
 def _learn(tree: dict, past: list, seen: dict, k: int, response: str) -> None:
-    "Counts an answer at all nodes of its history."
+    "Counts an answer at all nodes of its history and updates their odds."
     path = _path(tree, past)
     mixed = _mixed(path, response, k)
     for node, further in zip(path, mixed[1:]):

@@ -21,7 +21,7 @@ from uuid import uuid4
 def file_name(
     name: str,  # model, format or study
 ) -> str:  # letters, digits, '-', '_', '.', '%'; never begins with a dot; at most 150 characters
-    "A file name for any name: slashes become `--`, other unusual characters are percent-encoded."
+    "Makes a safe file name: slashes become `--`, other unusual characters are percent-encoded."
     safe = re.sub(r"^\.+", lambda dots: "%2E" * len(dots.group()), quote(name.replace("/", "--"), safe=""))
     return safe if len(safe) <= 150 else f"{safe[:130]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
@@ -29,27 +29,27 @@ def file_name(
 def fingerprint(
     *parts,  # JSON values
 ) -> str:  # 16 hexadecimal digits
-    "A digest of JSON values, whatever the order of keys."
+    "Returns a digest of JSON values that does not depend on the order of keys."
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/store/00_atomic.ipynb #link
 def _link(part: Path, path: Path) -> None:
-    "Gives a whole file its name, if nobody has it yet."
+    "Gives a complete file its name unless a file of that name exists."
     try:
         os.link(part, path)
     except FileExistsError:  # another process was faster
         pass
-    except OSError:  # a disk without hard links; what is written once is the same whoever writes it
+    except OSError:  # a disk without hard links; all writers write the same content
         os.replace(part, path)
 
 # %% ../../nbs/store/00_atomic.ipynb #write-atomically
 def write_atomically(
     path: Path,
-    write,  # function that writes a file at the path it is given
+    write,  # function that writes a file at a given path
     parts: Path | None = None,  # folder for the unfinished file, on the same disk; None: that of `path`
-    once: bool = False,  # True: a file that is there stays
+    once: bool = False,  # True: keep an existing file
 ) -> None:
-    "Writes a file whole or not at all."
+    "Writes a file completely or not at all."
     part = (parts or path.parent) / f".{path.name}.{uuid4().hex[:12]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -69,7 +69,7 @@ def write_atomically(
 def locked(
     store: str | Path,
 ) -> Iterator[None]:
-    "Inside, no other process changes the store."
+    "Locks a store: within the context no other process of psych201 changes it."
     Path(store).mkdir(parents=True, exist_ok=True)
     with (Path(store) / ".lock").open("a") as stream:
         try:
@@ -85,7 +85,7 @@ def retried(
     function: Callable,
     attempts: int = 5,
 ):  # what the function returns
-    "Calls a function again if a file went away while it was reading."
+    "Calls a function again if a file disappeared while it was reading; raises `FileNotFoundError` after the last try."
     for attempt in range(attempts - 1):
         try:
             return function()

@@ -21,17 +21,17 @@ from .shards import Shard, hidden, read_facts
 # %% ../../nbs/store/06_option_table.ipynb #choices-2
 CHOICES = {
     "model": pl.String, "format": pl.String, "rule": pl.String, "study": pl.String, "experiment": pl.String,
-    "person": pl.String, "transcript": pl.String, "response_index": pl.Int32,  # which response
-    "option": pl.String,  # what could have been answered
-    "logprob": pl.Float32,  # nats, that the text goes on with it
-    "chosen": pl.Boolean,  # it was the answer
-    "given": pl.Boolean,  # it was answered in this session, or all people of the experiment share their options
-    "dtype": pl.String,  # that the model was computed in
+    "person": pl.String, "transcript": pl.String, "response_index": pl.Int32,  # index in the transcript
+    "option": pl.String,  # a possible answer
+    "logprob": pl.Float32,  # log-probability as the response, nats
+    "chosen": pl.Boolean,  # True: the observed response
+    "given": pl.Boolean,  # True: used in this session, or all people of the experiment share their options
+    "dtype": pl.String,  # in which the model was computed
 }  # column -> type
 
 # %% ../../nbs/store/06_option_table.ipynb #personal
 def _personal(rows: pl.DataFrame, options: Sequence[str]) -> bool:
-    "Whether people of an experiment have keys of their own, from how often (len) each transcript holds each response."
+    "Decides whether people of an experiment have their own keys, from the count (len) of each response per transcript."
     order = {option: i for i, option in enumerate(options)}
     place = pl.col("response").replace_strict(order, default=None, return_dtype=pl.Int64)
     known = rows.with_columns(place=place).drop_nulls("place")
@@ -43,7 +43,7 @@ def _personal(rows: pl.DataFrame, options: Sequence[str]) -> bool:
 @lru_cache(maxsize=8)
 def _common(paths: tuple[Path, ...], names: tuple[tuple[str, str, tuple[str, ...]], ...],
             store: Path) -> frozenset[tuple[str, str]]:
-    "Studies and experiments whose people all have the same options, by what these shards hold."
+    "Returns the studies and experiments whose people all share their options, according to these shards."
     known = pl.col("option_logprobs").is_not_null()
     used = pl.concat([pl.scan_parquet(path, glob=False).filter(known).select("transcript", "response_index", "response")
                       for path in paths])
@@ -56,21 +56,21 @@ def _common(paths: tuple[Path, ...], names: tuple[tuple[str, str, tuple[str, ...
 
 # %% ../../nbs/store/06_option_table.ipynb #common-of
 def _common_options(store: Path) -> frozenset[tuple[str, str]]:
-    "Studies and experiments of a store whose people all have the same options."
+    "Returns the studies and experiments of a store whose people all share their options."
     shards, seen, paths, names = [shard for shard in find_shards(store) if shard.options], set(), [], {}
     for shard in shards:
         if not set(shard.inputs) <= seen:
             seen |= set(shard.inputs)
             paths.append(shard.path)
         for experiment, options in shard.options.items():
-            place = names.setdefault((shard.study, experiment), {})
-            place.update(dict.fromkeys(options))
-    return (_common(tuple(paths), tuple((*place, tuple(options)) for place, options in names.items()), Path(store))
+            known = names.setdefault((shard.study, experiment), {})
+            known.update(dict.fromkeys(options))
+    return (_common(tuple(paths), tuple((*key, tuple(options)) for key, options in names.items()), Path(store))
             if paths else frozenset())
 
 # %% ../../nbs/store/06_option_table.ipynb #long
 def _long(shard: Shard, facts: pl.LazyFrame, without: set[str], common: frozenset[tuple[str, str]]) -> pl.LazyFrame:
-    "The options of one shard, columns of CHOICES, less some transcripts."
+    "Returns the options of one shard with the columns of CHOICES, without some transcripts."
     everywhere = pl.col("experiment").is_in([experiment for study, experiment in common if study == shard.study])
     names = pl.LazyFrame({"experiment": list(shard.options), "option": list(shard.options.values())})
     rows = pl.scan_parquet(shard.path, glob=False).filter(~pl.col("transcript").is_in(list(without)))
@@ -87,9 +87,9 @@ def scan_choices(
     store: str | Path,
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
-    rules: Sequence[str] | None = None,  # None: all; rule paper knows no options
-) -> pl.LazyFrame:  # columns of CHOICES, one row a response and option, in no order
-    "What models thought of each option, as a lazy table; raises `StoreError` as store.find_shards does."
+    rules: Sequence[str] | None = None,  # None: all; there are no options under rule paper
+) -> pl.LazyFrame:  # columns of CHOICES, one row per response and option, in no order
+    "Returns the log-probability of each option as a lazy table; raises `StoreError` as `store.find_shards` does."
     shards = find_shards(store, models, formats, rules)
     twice, facts = hidden(shards), read_facts(store, {key for shard in shards for key in shard.inputs}).lazy()
     common = _common_options(store)

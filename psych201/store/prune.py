@@ -24,24 +24,24 @@ from ..transcripts import Transcript
 # %% ../../nbs/store/05_prune.ipynb #outdated
 def outdated(
     run: Run,
-    transcripts: Iterable[Transcript],  # all of the data, also those that are not scored now
-    studies: Iterable[str] | None = None,  # to look at; None: those of the transcripts
+    transcripts: Iterable[Transcript],  # the whole data set, including what is not scored now
+    studies: Iterable[str] | None = None,  # to compare; None: those of the transcripts
 ) -> dict[str, set[str]]:  # study -> keys of stored transcripts
-    "What a run holds of some studies, and the data do not."
+    "Finds the stored transcripts of some studies that are not in the data."
     held, transcripts = run.held(), list(transcripts)
     studies = {one.study for one in transcripts} if studies is None else set(studies)
-    known, found = {one.key for one in transcripts}, {}
+    known, old = {one.key for one in transcripts}, {}
     for key in sorted(set(held) - known):
         if held[key].study in studies:
-            found.setdefault(held[key].study, set()).add(key)
-    return found
+            old.setdefault(held[key].study, set()).add(key)
+    return old
 
 # %% ../../nbs/store/05_prune.ipynb #forget
 def remove_transcripts(
     run: Run,
     keys: Iterable[str],  # of transcripts
 ) -> None:
-    "Takes transcripts out of a run; what other models scored of them stays."
+    "Removes transcripts from a run; scores by other models stay."
     keys = set(keys)
     with locked(run.store):
         for shard in run.shards():
@@ -51,10 +51,10 @@ def remove_transcripts(
 # %% ../../nbs/store/05_prune.ipynb #note-people
 def note_people(
     store: str | Path,
-    transcripts: Iterable[Transcript],  # all of the data
-    studies: Iterable[str],  # to be noted
+    transcripts: Iterable[Transcript],  # the whole data set
+    studies: Iterable[str],  # to record
 ) -> None:
-    "Writes down how many transcripts each person has, if nobody did."
+    "Records how many transcripts each person has, unless this version of the data is recorded."
     counts = {study: Counter() for study in studies}
     for person, study in {one.key: (one.person, one.study) for one in transcripts}.values():
         if study in counts:
@@ -68,7 +68,7 @@ def note_people(
 
 # %% ../../nbs/store/05_prune.ipynb #most-of
 def _most(store: str | Path) -> pl.DataFrame:
-    "The most transcripts that a version of the data had of each person: study, person, most."
+    "Returns the largest number of transcripts of each person in any version of the data: study, person, most."
     rows = []
     for path in sorted(Path(store, "people").glob("*.json")):
         try:
@@ -84,7 +84,7 @@ def two_versions(
     store: str | Path,
     *which,  # models, formats, rules; see store.scan_scores
 ) -> dict[str, int]:  # study -> people; {}: none
-    "People of whom one model has scored more texts than any version of the data had."
+    "Counts people with more transcripts scored by one model than any version of the data had."
     each = ["model", "format", "rule", "study", "person"]
     held = retried(lambda: scan_scores(store, *which).group_by(each).agg(n=pl.col("transcript").n_unique()).collect())
     more = held.join(_most(store), on=["study", "person"]).filter(pl.col("n") > pl.col("most"))
@@ -94,8 +94,8 @@ def two_versions(
 def version_notes(
     store: str | Path,
     *which,  # models, formats, rules; see store.scan_scores
-) -> list[str]:  # a sentence for each study, to stand beside a figure
-    "What two_versions found, in words."
+) -> list[str]:  # one sentence per study, to be printed with a figure
+    "Describes the result of `two_versions` as warnings."
     return [f"Warning: of {n} participants of {study} more texts are scored than the data held at "
             "any time. If sessions were "
             "edited, `psych201 score` with --prune takes the old texts out."

@@ -26,7 +26,7 @@ from ..transcripts import Transcript
 def read_runs(
     store: str | Path,
 ) -> list[dict]:  # model, format, rule, card, created
-    "The descriptions of all runs in a store, the oldest first."
+    "Reads the descriptions of all runs in a store, oldest first; raises `StoreError` for a damaged one."
     runs = []
     for path in Path(store, "runs").rglob("*.json"):
         try:
@@ -42,7 +42,7 @@ def find_shards(
     formats: Sequence[str] | None = None,  # None: all
     rules: Sequence[str] | None = None,  # None: all
 ) -> list[Shard]:
-    "The shards of a store; raises `StoreError` if there are none, or none of a model asked for."
+    "Finds the shards of some models, formats and rules; raises `StoreError` if there are none, or none of a model."
     every = retried(lambda: read_shards(store))
     wanted = {"format": formats, "rule": rules}
     there = [shard for shard in every if all(some is None or shard.identity.must[name] in some
@@ -63,7 +63,7 @@ def find_shards(
 
 # %% ../../nbs/store/04_read.ipynb #dtypes
 def _with_dtypes(table: pl.LazyFrame, shards: list[Shard]) -> pl.LazyFrame:
-    "The column `dtype`; it is the same for all scores of a model in one format and rule."
+    "Adds the column `dtype`, which is the same for all scores of a model in one format and rule."
     musts = {(shard.model, shard.identity.must["format"], shard.identity.must["rule"]): shard.identity.must.get("dtype")
              for shard in shards}
     known = pl.LazyFrame([(*key, dtype) for key, dtype in musts.items()],
@@ -76,8 +76,8 @@ def scan_scores(
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
     rules: Sequence[str] | None = None,  # None: all
-) -> pl.LazyFrame:  # columns of store.SCHEMA, one row a response, in no order
-    "All scores of a store as a lazy table; raises `StoreError` as find_shards does."
+) -> pl.LazyFrame:  # columns of store.SCHEMA, one row per response, in no order
+    "Returns the scores of a store as a lazy table; raises `StoreError` as `find_shards` does."
     shards = find_shards(store, models, formats, rules)
     twice = hidden(shards)
     whole = [shard.path for shard in shards if shard.path not in twice]
@@ -94,8 +94,8 @@ def read_scores(
     formats: Sequence[str] | None = None,  # None: all
     rules: Sequence[str] | None = None,  # None: all
     columns: Sequence[str] | None = None,  # of store.SCHEMA; None: all
-) -> pl.DataFrame:  # one row a response
-    "Scores of a store, in the order of models, studies, rows and responses."
+) -> pl.DataFrame:  # one row per response
+    "Reads the scores of a store, sorted by model, study, row and response; raises `StoreError` as `find_shards` does."
     order = ["model", "format", "rule", "study", "row", "transcript", "response_index"]
     return retried(lambda: scan_scores(store, models, formats,
                                        rules).sort(order).select(columns or list(SCHEMA)).collect())
@@ -109,8 +109,8 @@ def read_conditions(
     models: Sequence[str] | None = None,  # None: all
     formats: Sequence[str] | None = None,  # None: all
     rules: Sequence[str] | None = None,  # None: all
-) -> pl.DataFrame:  # model, format, rule, and CONDITIONS as text; null where a scorer has none
-    "How the scores of each model were made; several values are joined by 'and'."
+) -> pl.DataFrame:  # model, format, rule, and CONDITIONS as text; null if a scorer has none
+    "Lists the conditions under which each model was scored; several values are joined by 'and'."
     seen: dict[tuple, dict[str, set]] = {}
     for shard in find_shards(store, models, formats, rules):
         must, values = shard.identity.must, {**shard.identity.must, **shard.identity.proved}
@@ -127,7 +127,7 @@ COUNTS = ("transcripts", "repeated", "responses", "scored", *REASONS)  # columns
 
 
 def _counts() -> dict[str, pl.Expr]:
-    "Column -> how it is computed from the rows of a study."
+    "Returns the expression of each column, over the rows of a study."
     reason, nll = pl.col("reason"), pl.col("nll")
     tokens = pl.col("n_tokens").filter(nll.is_not_null()).sum()
     return {"transcripts": pl.col("transcript").n_unique(), "responses": pl.len(), "scored": reason.is_null().sum(),
@@ -141,8 +141,8 @@ def summarise_scores(
     dataset: Iterable[Transcript],
     format: str = "plain",
     rule: str = "span",
-) -> pd.DataFrame:  # one row a study: COUNTS, mean_nll, sd_nll (nats per response), nats_per_token, dtype
-    "What the store holds of the transcripts of a data set."
+) -> pd.DataFrame:  # one row per study: COUNTS, mean_nll, sd_nll (nats per response), nats_per_token, dtype
+    "Summarises the stored scores of a data set's transcripts per study; raises `StoreError` if the model has none."
     records = [(transcript.study, transcript.key) for transcript in dataset]
     wanted = pl.DataFrame(records, schema={"study": pl.String, "transcript": pl.String}, orient="row")
     repeated = wanted.group_by("study").agg(repeated=pl.len() - pl.col("transcript").n_unique())

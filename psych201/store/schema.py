@@ -20,25 +20,25 @@ from ..transcripts import Transcript
 SCHEMA_VERSION = 3
 REASONS = ("cut", "empty", "not_found", "not_encodable", "no_tokens", "not_finite")  # why a response has no score
 RESPONSES = {
-    "model": pl.String, "format": pl.String, "rule": pl.String,  # who scored, how the input was made, how it was cut
+    "model": pl.String, "format": pl.String, "rule": pl.String,  # scorer, input format, token rule
     "transcript": pl.String,  # key of the transcript
-    "response_index": pl.Int32,  # response of the transcript, from 0
-    "response": pl.String,  # what the participant answered
+    "response_index": pl.Int32,  # index in the transcript, from 0
+    "response": pl.String,  # the observed response
     "nll": pl.Float64,  # nats, summed over the tokens of the response
     "n_tokens": pl.Int32,
-    "close_nll": pl.Float64,  # nats, of what ends the response
-    "argmax_right": pl.Boolean,  # every token was the most likely one
-    "first_entropy": pl.Float64,  # nats, of the prediction of the first token
+    "close_nll": pl.Float64,  # nats, of the closing marker
+    "argmax_right": pl.Boolean,  # True: every token was the most likely one
+    "first_entropy": pl.Float64,  # entropy of the first token's prediction, nats
     "reason": pl.String,  # null: scored; else one of REASONS
-    "option_logprobs": pl.List(pl.Float32),  # nats, of each option that the shard names; null: not computed
+    "option_logprobs": pl.List(pl.Float32),  # nats, one per option in the shard's metadata; null: not computed
 }  # column -> type
 
 # %% ../../nbs/store/01_schema.ipynb #facts
 FACTS = {
     "transcript": pl.String,  # key: study, experiment, participant and text
     "study": pl.String, "experiment": pl.String, "participant": pl.String,
-    "person": pl.String,  # study, experiment and participant in one: who answered
-    "row": pl.Int32,  # record of the study, from 0; a place for people to look at, never part of a key
+    "person": pl.String,  # study, experiment and participant, joined
+    "row": pl.Int32,  # record of the study, from 0; for looking it up, never part of a key
     "digest": pl.String,  # of the text
     "characters": pl.Int64, "responses": pl.Int32,  # lengths
 }  # column -> type
@@ -46,13 +46,13 @@ FACTS = {
 # %% ../../nbs/store/01_schema.ipynb #joined-schema
 SCHEMA = {name: (RESPONSES | FACTS | {"dtype": pl.String})[name] for name in (
     "model", "format", "rule", "dtype", "study", "experiment", "participant", "person", "row", "transcript",
-    *list(RESPONSES)[4:])}  # columns that scan_scores gives
+    *list(RESPONSES)[4:])}  # columns of scan_scores
 
 # %% ../../nbs/store/01_schema.ipynb #facts-of
 def facts_of(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:  # columns of FACTS
-    "What all responses of a transcript share."
+    "Returns the facts that all responses of a transcript share, one row per transcript."
     rows = [(t.key, t.study, t.experiment, t.participant, t.person, t.row, t.digest, len(t.text), len(t.spans))
             for t in transcripts]
     return pl.DataFrame(rows, schema=FACTS, orient="row")
@@ -60,13 +60,13 @@ def facts_of(
 # %% ../../nbs/store/01_schema.ipynb #identity
 @dataclass(frozen=True)
 class Identity:
-    "What the numbers of a scorer depend on, as JSON values."
+    "Everything that the scores of a scorer depend on, as JSON values."
     must: dict  # must be equal for scores to belong together; holds at least format and rule
-    proved: dict = field(default_factory=dict)  # where it differs, some transcripts are rescored
-    recorded: dict = field(default_factory=dict)  # for people who want to know
+    proved: dict = field(default_factory=dict)  # if it differs, some transcripts are rescored
+    recorded: dict = field(default_factory=dict)  # for information only
 
     def place(self, model: str) -> Path:
-        "Folder of a model's shards below `responses`."
+        "Returns the folder of a model's shards below `responses`."
         return Path(*map(file_name, (model, self.must["format"], self.must["rule"])))
 
 # %% ../../nbs/store/01_schema.ipynb #differences
@@ -74,7 +74,7 @@ def differences(
     old: dict,
     new: dict,
 ) -> str:  # for example 'dtype (float32 there, bfloat16 here)'; '' if equal
-    "The keys whose values differ, in words."
+    "Names the keys whose values differ, with both values."
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     short = lambda value: "+".join(f"{part[:20]}…" if len(part) > 24 else part for part in str(value).split("+"))
     return ", ".join(f"{key} ({short(old.get(key))} there, {short(new.get(key))} here)" for key in keys)

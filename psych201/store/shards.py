@@ -23,24 +23,24 @@ from ..transcripts import Transcript
 # %% ../../nbs/store/02_shards.ipynb #shard
 @dataclass(frozen=True)
 class Shard:
-    "Some transcripts of one study, scored by one scorer; what the metadata of its file say."
+    "The metadata of a shard: some transcripts of one study, scored by one scorer."
     path: Path
     model: str
     study: str
     identity: Identity
     inputs: dict[str, str]  # key of each transcript -> digest of what was scored
-    written: int  # rises with every shard of a run; the newest of two shards with the same transcript counts
-    probes: list[str] = field(default_factory=list)  # keys of transcripts that are kept whole, for proofs
-    options: dict[str, list[str]] = field(default_factory=dict)  # experiment -> what option_logprobs speaks of
+    written: int  # nanoseconds, rising within a run; of two shards with the same transcript the newer counts
+    probes: list[str] = field(default_factory=list)  # keys of transcripts kept in full for rescoring
+    options: dict[str, list[str]] = field(default_factory=dict)  # experiment -> options of option_logprobs
 
     def metadata(self) -> dict[str, str]:
-        "For the Parquet file."
+        "Returns the metadata of the Parquet file."
         values = {**asdict(self), "schema": SCHEMA_VERSION, "fingerprint": self.path.stem[-16:]}
         return {"psych201": json.dumps({name: value for name, value in values.items() if name != "path"})}
 
 # %% ../../nbs/store/02_shards.ipynb #read-shard
 def _version_error(path: Path, what: str) -> StoreError:
-    "What to say of a file that another version of psych201 wrote."
+    "Makes the error for a file that another version of psych201 wrote."
     return StoreError(f"{path} holds scores {what}, and this psych201 reads schema {SCHEMA_VERSION}; score "
                       "into another output folder, or read it with the psych201 that wrote it.")
 
@@ -48,7 +48,7 @@ def _version_error(path: Path, what: str) -> StoreError:
 def read_shard(
     path: Path,
 ) -> Shard:
-    "A shard's metadata; raises `StoreError` for a damaged file, a foreign one, or one of another schema."
+    "Reads a shard's metadata; raises `StoreError` for a damaged or foreign file, or one of another schema."
     try:
         with path.open("rb") as content:  # not the path: polars takes brackets and stars in it for a pattern
             values = json.loads(pl.read_parquet_metadata(content)["psych201"])
@@ -68,9 +68,9 @@ def read_shard(
 # %% ../../nbs/store/02_shards.ipynb #read-shards
 def read_shards(
     store: str | Path,
-    place: str | Path = "",  # folder below responses: model, or model/format/rule; all without it
+    place: str | Path = "",  # folder below responses: model or model/format/rule; '': all
 ) -> list[Shard]:  # by path
-    "All shards of a store, from their metadata; raises `StoreError` for one that cannot be read."
+    "Reads the metadata of all shards of a store; raises `StoreError` for one that cannot be read."
     if old := sorted(Path(store).glob("model=*")):
         raise _version_error(old[0], "of schema 1")
     return [read_shard(path) for path in sorted((Path(store) / "responses" / place).rglob("*.parquet"))]
@@ -79,19 +79,19 @@ def read_shards(
 def hidden(
     shards: Iterable[Shard],
 ) -> dict[Path, set[str]]:  # shard -> transcripts that a newer shard of the same scorer, format and rule holds
-    "What does not count, since a newer shard has it; shards without such transcripts are left out."
+    "Finds transcripts that do not count because a newer shard holds them; omits shards without any."
     seen: dict[tuple[Path, str], set[str]] = {}
-    found = {}
+    duplicates = {}
     for shard in sorted(shards, key=lambda shard: (shard.written, shard.path.name), reverse=True):
         newer = seen.setdefault((shard.path.parent, shard.model), set())
         if twice := newer & set(shard.inputs):
-            found[shard.path] = twice
+            duplicates[shard.path] = twice
         newer |= set(shard.inputs)
-    return found
+    return duplicates
 
 # %% ../../nbs/store/02_shards.ipynb #facts-in
 def _facts_in(path: Path) -> pl.DataFrame:
-    "The rows of a file of facts; raises `StoreError` if it is damaged."
+    "Reads a file of facts; raises `StoreError` if it is damaged."
     try:
         return pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError as error:
@@ -104,7 +104,7 @@ def save_facts(
     store: Path,
     transcripts: Sequence[Transcript],  # of one study
 ) -> None:
-    "Adds what the table of transcripts lacks."
+    "Adds the facts of transcripts that the table of transcripts lacks."
     folder, study = store / "transcripts", file_name(transcripts[0].study)
     known = {key for path in folder.glob("*.parquet") if path.stem[:-17] == study
              for key in _facts_in(path)["transcript"]}
@@ -116,9 +116,9 @@ def save_facts(
 # %% ../../nbs/store/02_shards.ipynb #read-facts
 def read_facts(
     store: str | Path,
-    keys: set[str] | None = None,  # transcripts that must be there
-) -> pl.DataFrame:  # columns of FACTS, one row a transcript
-    "The table of transcripts; raises `StoreError` if it lacks one that was asked for."
+    keys: set[str] | None = None,  # transcripts that must be in the table
+) -> pl.DataFrame:  # columns of FACTS, one row per transcript
+    "Reads the table of transcripts; raises `StoreError` if it lacks one of `keys`."
     paths = sorted(Path(store, "transcripts").glob("*.parquet"))
     facts = pl.concat([pl.DataFrame(schema=FACTS), *map(_facts_in, paths)]).unique("transcript", maintain_order=True)
     if missing := (keys or set()) - set(facts["transcript"]):
@@ -132,15 +132,15 @@ def choose_probes(
     transcripts: Sequence[Transcript],
     rows: pl.DataFrame,  # their responses
 ) -> list[Transcript]:  # one or two
-    "The shortest transcript with a scored response, and one of middle length."
+    "Chooses the shortest transcript with a scored response, and one of middle length."
     scored = set(rows.filter(pl.col("nll").is_not_null())["transcript"])
     usable = [transcript for transcript in transcripts if transcript.key in scored] or transcripts
     usable = sorted(usable, key=lambda transcript: len(transcript.text))
-    return [usable[place] for place in sorted({0, len(usable) // 2})]
+    return [usable[index] for index in sorted({0, len(usable) // 2})]
 
 # %% ../../nbs/store/02_shards.ipynb #probe-path
 def _probe_path(store: Path, key: str, digest: str) -> Path:
-    "Where a transcript is kept that was put to a scorer in this way."
+    "Returns the path of a probe: a transcript with the digest of its model input."
     return Path(store) / "probes" / f"{key}-{digest}.json"
 
 # %% ../../nbs/store/02_shards.ipynb #save-probe
@@ -149,7 +149,7 @@ def save_probe(
     transcript: Transcript,
     digest: str,  # of what was scored
 ) -> None:
-    "Keeps a transcript as it came, for later proofs."
+    "Saves a transcript in full, for later rescoring."
     record = dict(text=transcript.text, study=transcript.study, experiment=transcript.experiment,
                   participant=transcript.participant, row=transcript.row, metadata=transcript.metadata)
     write = lambda path: path.write_text(json.dumps(record, default=str), encoding="utf-8")
@@ -161,7 +161,7 @@ def read_probe(
     shard: Shard,
     key: str,  # of its probes
 ) -> Transcript:
-    "A transcript of a shard; raises `StoreError` if it was removed."
+    "Reads a probe of a shard; raises `StoreError` if it was removed."
     path = _probe_path(store, key, shard.inputs[key])
     if not path.is_file():
         raise StoreError(f"{path} is missing, so it cannot be proved that {shard.path} would come out the same; put it "

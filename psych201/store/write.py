@@ -33,12 +33,12 @@ class Run:
     identity: Identity
 
     def shards(self) -> list[Shard]:
-        "What is there, from the metadata of the files."
-        found = retried(lambda: read_shards(self.store, self.identity.place(self.model)))
-        return [shard for shard in found if shard.model == self.model]  # a/b and a--b share a folder
+        "Reads the shards of this run from the metadata of the files."
+        shards = retried(lambda: read_shards(self.store, self.identity.place(self.model)))
+        return [shard for shard in shards if shard.model == self.model]  # a/b and a--b share a folder
 
     def held(self, shards: Iterable[Shard] | None = None) -> dict[str, Shard]:
-        "Key of each stored transcript -> the shard in which it counts."
+        "Maps the key of each stored transcript to the shard in which it counts."
         shards = self.shards() if shards is None else list(shards)
         newest_last = sorted(shards, key=lambda shard: (shard.written, shard.path.name))
         return {key: shard for shard in newest_last for key in shard.inputs}
@@ -48,7 +48,7 @@ def describe(
     run: Run,
     card: dict,  # family, size and type of the model
 ) -> None:
-    "Writes the description of a run, if nobody did."
+    "Writes the description of a run unless it exists."
     must, now = run.identity.must, datetime.now(timezone.utc).isoformat(timespec="seconds")
     values = {"schema": SCHEMA_VERSION, "model": run.model, "format": must["format"], "rule": must["rule"],
               "card": card, "created": now}
@@ -58,9 +58,9 @@ def describe(
 # %% ../../nbs/store/03_write.ipynb #check-together
 def check_together(
     run: Run,
-    shards: Iterable[Shard],  # that will stay
+    shards: Iterable[Shard],  # that will be kept
 ) -> None:
-    "Raises `StoreError` if scores that stay were made in another way than this run's."
+    "Raises `StoreError` if scores that are kept were made in another way than this run's."
     for shard in shards:
         if other := differences(shard.identity.must, run.identity.must):
             raise StoreError(f"{shard.path.parent} holds scores of {shard.study} made "
@@ -73,9 +73,9 @@ def shard_path(
     run: Run,
     study: str,
     identity: Identity,
-    inputs: dict[str, str],  # of its transcripts
+    inputs: dict[str, str],  # key of each transcript -> digest of what was scored
 ) -> Path:
-    "Where a shard with this content lies."
+    "Returns the path of a shard with this content."
     content = fingerprint(SCHEMA_VERSION, run.model, study, identity.must, identity.proved, inputs)
     return run.store / "responses" / run.identity.place(run.model) / f"{file_name(study)}-{content}.parquet"
 
@@ -87,10 +87,10 @@ def write_shard(
     inputs: dict[str, str],  # key -> digest of what was scored, of the transcripts of these rows
     identity: Identity,
     written: int,  # nanoseconds
-    probes: Sequence[str] = (),  # keys of transcripts that are kept whole
-    options: dict[str, list[str]] | None = None,  # experiment -> what option_logprobs speaks of
+    probes: Sequence[str] = (),  # keys of transcripts kept in full
+    options: dict[str, list[str]] | None = None,  # experiment -> options of option_logprobs
 ) -> Shard:
-    "Writes one file."
+    "Writes a shard and returns its metadata."
     path = shard_path(run, study, identity, inputs)
     shard = Shard(path, run.model, study, identity, inputs, written, list(probes), options or {})
     typed = rows.select(pl.col(name).cast(kind) for name, kind in RESPONSES.items())
@@ -103,7 +103,7 @@ def rewrite_without(
     old: Shard,
     keys: Iterable[str],  # of transcripts
 ) -> None:
-    "Writes a shard anew without some transcripts, then removes the old file."
+    "Rewrites a shard without some transcripts, then removes the old file."
     if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
         rows = pl.read_parquet(old.path, glob=False).filter(pl.col("transcript").is_in(list(left)))
         write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left],
@@ -114,23 +114,23 @@ def rewrite_without(
 def drop_hidden(
     run: Run,
 ) -> None:
-    "Takes transcripts that a newer shard holds out of older ones."
+    "Removes transcripts from older shards if a newer shard holds them."
     shards = {shard.path: shard for shard in run.shards()}
     for path, keys in hidden(shards.values()).items():
         rewrite_without(run, shards[path], keys)
 
 # %% ../../nbs/store/03_write.ipynb #now
 def _now(run: Run) -> int:
-    "A time behind all shards of a run, whatever the clocks of other machines say."
+    "Returns a time later than all shards of a run, whatever the clocks of other machines say, in nanoseconds."
     return max([time.time_ns(), *(shard.written + 1 for shard in run.shards())])
 
 # %% ../../nbs/store/03_write.ipynb #missing
 def missing_from(
     run: Run,
     transcripts: Sequence[Transcript],
-    replacing: Iterable[str] = (),  # keys of transcripts whose stored scores do not count any more
+    replacing: Iterable[str] = (),  # keys of transcripts whose stored scores no longer count
 ) -> list[Transcript]:
-    "The transcripts that a store lacks; raises `StoreError` if what stays there was made differently."
+    "Returns the transcripts that a store lacks; raises `StoreError` if the scores kept there were made differently."
     stays = {key: shard for key, shard in run.held().items() if key not in replacing}
     check_together(run, {shard.path: shard for shard in stays.values()}.values())
     return [transcript for transcript in transcripts if transcript.key not in stays]
@@ -141,12 +141,12 @@ def save_shard(
     transcripts: Sequence[Transcript],  # of one study
     rows: pl.DataFrame,  # all responses of these transcripts, columns of RESPONSES
     inputs: dict[str, str],  # key of each transcript -> digest of what was scored
-    recorded: dict | None = None,  # environment, seconds
+    recorded: dict | None = None,  # environment, seconds of work
     replacing: Iterable[str] = (),  # keys of all transcripts whose stored scores the run replaces
-    # (study, experiment) -> what option_logprobs speaks of, if rows have any
+    # (study, experiment) -> options of option_logprobs, if rows have any
     options: dict[tuple[str, str], Iterable[str]] | None = None,
-) -> Shard | None:  # None: all of it was there already
-    "Adds the scores of some transcripts; raises `StoreError` if others lie there that were made differently."
+) -> Shard | None:  # None: the store had all of it
+    "Adds the scores of some transcripts; raises `StoreError` if the store keeps scores that were made differently."
     with locked(run.store):
         if not (new := missing_from(run, transcripts, replacing)):
             return None

@@ -23,8 +23,8 @@ from ..store.read import find_shards
 def begin(
     store: str | Path,  # folder of a score store; '': two tiny random models are scored now
     output: str | Path,  # folder for figures/ and tables/; '': a temporary folder
-) -> tuple[str, Path]:  # the same, existing
-    "The store and the output folder of an analysis."
+) -> tuple[str, Path]:  # store and output, both existing
+    "Returns the store and the output folder of an analysis; without a store it scores two tiny models."
     if not store:
         from psych201.scoring.run import example_store
         store = example_store()
@@ -37,7 +37,7 @@ def scored_models(
     format: str = "plain",
     rule: str = "span",
 ) -> list[str]:  # sorted by name
-    "The models of which the store holds scores."
+    "Returns the models with scores in the store; raises `StoreError` if there are none, or none of a model."
     return sorted({shard.model for shard in find_shards(store, models or None, [format], [rule])})
 
 
@@ -48,7 +48,7 @@ def scored_pairs(
     rule: str = "span",
     more: Iterable[Sequence[str]] = (),  # further (post-trained, base) pairs
 ) -> list[tuple[str, str]]:  # (post-trained, base)
-    "The pairs of which the store holds scores of both models."
+    "Returns the pairs with scores of both models; raises `StoreError` as `scored_models` does."
     return pairs_among(scored_models(store, models, format, rule), more)
 
 # %% ../../nbs/workbench/01_analysis.ipynb #no-effect
@@ -57,9 +57,9 @@ NO_PAIR = ("no base model and its post-trained model are both scored; score both
 
 
 def why_no_effect(
-    pairs: Sequence[tuple[str, str]],  # those that are scored
-) -> str:  # with the way to fill the gap
-    "Why there is no effect to draw, given that there is none."
+    pairs: Sequence[tuple[str, str]],  # pairs with scores of both models
+) -> str:  # reason, and how to fill the gap
+    "Explains why there is no effect to draw."
     if not pairs:
         return NO_PAIR
     post, base = pairs[0]
@@ -68,10 +68,10 @@ def why_no_effect(
 
 # %% ../../nbs/workbench/01_analysis.ipynb #no-format
 def why_no_format(
-    format: str,  # that is compared with plain
-    scored: bool,  # some model is scored in both
-) -> str:  # with the way to fill the gap
-    "Why a figure that compares a format with plain cannot be drawn, given that it cannot."
+    format: str,  # compared with plain
+    scored: bool,  # True: a model has scores in both
+) -> str:  # reason, and how to fill the gap
+    "Explains why a figure that compares a format with plain cannot be drawn."
     if scored:
         return f"no response of a model is scored in both formats, plain and {format}; score the same data in both."
     way = (f"psych201 score MODEL --format {format} adds it" if format in FORMATS
@@ -86,18 +86,18 @@ def changed_by_format(
     rule: str = "span",
     against: str = "plain",
 ) -> list[str]:  # keys of transcripts, sorted
-    "The transcripts that a format and another one put to a model in different words."
+    "Returns the transcripts whose model input differs between two formats."
     sides = ({key: digest for shard in find_shards(store, [model], [name], [rule])
               for key, digest in shard.inputs.items()} for name in (format, against))
-    one, other = sides
-    return sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
+    first, other = sides
+    return sorted(key for key in first.keys() & other.keys() if first[key] != other[key])
 
 # %% ../../nbs/workbench/01_analysis.ipynb #save-tables
 def save_tables(
     output: Path,  # folder of the run
-    **tables: pl.DataFrame | pd.DataFrame,  # by name; one without rows is not written
+    **tables: pl.DataFrame | pd.DataFrame,  # by name; tables without rows are not written
 ) -> list[Path]:  # tables/NAME.csv
-    "Writes the tables of an analysis as CSV."
+    "Writes the tables of an analysis as CSV; returns their paths."
     (output / "tables").mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in tables.items():

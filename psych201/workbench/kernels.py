@@ -23,13 +23,13 @@ from pathlib import Path
 
 # %% ../../nbs/workbench/02_kernels.ipynb #write-kernel
 def _write_kernel(folder: Path, argv: Sequence[str]) -> None:
-    "A kernel python3 in a folder of Jupyter."
+    "Writes the description of a kernel python3 into a folder of Jupyter."
     spec = folder / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": list(argv), "display_name": "python3", "language": "python"}))
 
 # %% ../../nbs/workbench/02_kernels.ipynb #in-force
-_KERNELS: list[str] = []  # folders of Jupyter that hold the kernel in force, the innermost last
+_KERNELS: list[str] = []  # folders of Jupyter with the active kernel, the innermost last
 
 
 def kernel_in_force() -> bool:
@@ -39,7 +39,7 @@ def kernel_in_force() -> bool:
 # %% ../../nbs/workbench/02_kernels.ipynb #first-in-line
 @contextmanager
 def _first_in_line(folder: str) -> Iterator[None]:
-    "Inside, Jupyter looks into a folder first."
+    "Puts a folder first in Jupyter's search path within the context."
     before = os.environ.get("JUPYTER_PATH")
     os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
     _KERNELS.append(folder)
@@ -54,7 +54,7 @@ def _first_in_line(folder: str) -> Iterator[None]:
 # %% ../../nbs/workbench/02_kernels.ipynb #this-python
 @contextmanager
 def this_python() -> Iterator[None]:
-    "Inside, the kernel python3 is the Python that runs now; inside of `warm_kernels` it stays one of those."
+    "Makes the running Python the kernel python3 within the context; inside `warm_kernels` forked kernels remain."
     if kernel_in_force():
         yield
         return
@@ -65,7 +65,7 @@ def this_python() -> Iterator[None]:
 
 # %% ../../nbs/workbench/02_kernels.ipynb #like-new
 def _like_new(request: dict) -> None:
-    "Signals, session, folder and environment of a fork, as if it had been started by its client."
+    "Sets signals, session, folder and environment of a fork as if its client had started it."
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -76,7 +76,7 @@ def _like_new(request: dict) -> None:
 
 # %% ../../nbs/workbench/02_kernels.ipynb #become
 def _become_kernel(request: dict) -> None:
-    "Turns a fork into a Jupyter kernel, and ends with it."
+    "Turns a fork into a Jupyter kernel; exits when the kernel ends."
     status = 1
     try:
         _like_new(request)
@@ -88,7 +88,7 @@ def _become_kernel(request: dict) -> None:
 
 # %% ../../nbs/workbench/02_kernels.ipynb #server
 class _Server:
-    "Forks a kernel for each client, and ends kernels whose client is gone."
+    "Forks a kernel for each client, and kills kernels whose client is gone."
 
     def __init__(self, address: str):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -99,7 +99,7 @@ class _Server:
         self.selector.register(self.socket, selectors.EVENT_READ, self.accept)
 
     def accept(self, _) -> None:
-        "A new kernel for a new client."
+        "Forks a kernel for a new client."
         client, _ = self.socket.accept()
         request = json.loads(client.makefile("rb").readline())
         process = os.fork()
@@ -112,7 +112,7 @@ class _Server:
         self.selector.register(client, selectors.EVENT_READ, lambda _: self.end(process))
 
     def end(self, process: int) -> None:
-        "Ends a kernel and lets its client go."
+        "Kills a kernel and closes the connection to its client."
         if client := self.clients.pop(process, None):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -120,14 +120,14 @@ class _Server:
             client.close()
 
     def reap(self) -> None:
-        "Lets the clients go whose kernels have ended."
+        "Closes the connections of kernels that have ended."
         with suppress(ChildProcessError):
             while (process := os.waitpid(-1, os.WNOHANG)[0]):
                 self.end(process)
 
 # %% ../../nbs/workbench/02_kernels.ipynb #wake
-def _children_that_end() -> int:  # file descriptor that can be read after a child has ended
-    "Makes the end of a child something to wait for."
+def _children_that_end() -> int:  # file descriptor, readable after a child has ended
+    "Makes a pipe that becomes readable when a child ends."
     ended, wake = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -135,19 +135,19 @@ def _children_that_end() -> int:  # file descriptor that can be read after a chi
 
 # %% ../../nbs/workbench/02_kernels.ipynb #serve
 def serve(
-    address: str,  # of the socket, a file to be made
-    modules: Sequence[str],  # that are imported before anything is forked
+    address: str,  # path of the socket to create
+    modules: Sequence[str],  # imported before the first fork
 ) -> None:
-    "Forks kernels until standard input ends."
+    "Runs the server: imports modules, then forks kernels until standard input ends."
     for module in modules:
         import_module(module)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from here on it ends its kernels first, when standard input ends
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends when standard input ends, after its kernels
     server, ended = _Server(address), _children_that_end()
     server.selector.register(ended, selectors.EVENT_READ, lambda _: (os.read(ended, 1024), server.reap()))
     server.selector.register(sys.stdin, selectors.EVENT_READ)
     while all((ready := {key.fd: key.data for key, _ in server.selector.select()}).values()):
-        for place, act in ready.items():
-            act(place)
+        for descriptor, act in ready.items():
+            act(descriptor)
     for process in list(server.clients):
         server.end(process)
 
@@ -169,9 +169,9 @@ answer.read()
 # %% ../../nbs/workbench/02_kernels.ipynb #warm-kernels
 @contextmanager
 def warm_kernels(
-    *modules: str,  # that most notebooks of a command import
+    *modules: str,  # modules that most notebooks of a command import
 ) -> Iterator[None]:
-    "Inside, kernels are forked from a process that has imported some modules; outside of Linux they are new Pythons."
+    "Forks kernels from a process with imported modules within the context; outside Linux, starts new Pythons."
     if sys.platform != "linux":
         with this_python():
             yield
@@ -182,12 +182,12 @@ def warm_kernels(
         environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         _write_kernel(Path(folder), [sys.executable, "-I", "-S", "-c", _CLIENT, address, "{connection_file}"])
         argv = [sys.executable, "-c", code, address, "ipykernel.kernelapp", *modules]
-        # Ctrl-C is for the command alone
+        # Ctrl-C must reach the command alone
         server = subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment, start_new_session=True)
         try:
             with _first_in_line(folder):
                 yield
         finally:
             server.stdin.close()
-            server.terminate()  # it may be importing still
+            server.terminate()  # it may still be importing
             server.wait(10)

@@ -19,22 +19,22 @@ from ..catalogue import FIGURES
 
 # %% ../../nbs/workbench/00_page.ipynb #captions
 def _title(name: str) -> str:
-    "The title of a figure, or its name in words."
+    "Returns the title of a figure, or its name in words."
     return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
 
 # %% ../../nbs/workbench/00_page.ipynb #gap
 class Gap(NamedTuple):
-    "What is missing from a run."
+    "A missing figure or model of a run, and the reason."
     what: str  # figure, or model
-    why: str  # with the way to fill it
+    why: str  # reason, and how to fill the gap
 
 # %% ../../nbs/workbench/00_page.ipynb #note-gap
 def note_gap(
     folder: Path,  # of a run
     figure: str,  # a key of catalogue.FIGURES
-    why: str,  # with the way to fill it
+    why: str,  # reason, and how to fill the gap
 ) -> None:
-    "Notes why a figure is missing; prints it too."
+    "Notes and prints why a figure is missing, and deletes an older version of it."
     for ending in (".png", ".pdf", ".csv"):
         (folder / "figures" / f"{figure}{ending}").unlink(missing_ok=True)
     (folder / "gaps").mkdir(parents=True, exist_ok=True)
@@ -45,19 +45,19 @@ def note_gap(
 def read_gaps(
     folder: Path,  # of a run
 ) -> list[Gap]:
-    "The noted gaps that no figure fills, in the order of the captions."
+    "Reads the notes of missing figures, in the order of the captions; omits those drawn since."
     notes = {path.stem: path.read_text(encoding="utf-8") for path in (folder / "gaps").glob("*.txt")}
     return [Gap(name, notes[name]) for name in sorted(notes, key=[*FIGURES, *notes].index)
             if not (folder / "figures" / f"{name}.png").exists()]
 
 # %% ../../nbs/workbench/00_page.ipynb #link
 def _link(folder: Path, file: Path, text: str) -> str:
-    "A relative link."
+    "Returns a relative link."
     return f'<a href="{quote(file.relative_to(folder).as_posix())}">{html.escape(text)}</a>'
 
 # %% ../../nbs/workbench/00_page.ipynb #figure-part
 def _figure(folder: Path, picture: Path) -> str:
-    "One figure with its caption, and links to its other files."
+    "Returns the HTML of one figure: title, caption, picture, and links to its other files."
     title, caption = _title(picture.stem), FIGURES[picture.stem].caption if picture.stem in FIGURES else ""
     others = [_link(folder, picture.with_suffix(ending), text)
               for ending, text in ((".pdf", "PDF"), (".csv", "numbers")) if picture.with_suffix(ending).exists()]
@@ -78,11 +78,11 @@ TABLE_NOTES = {
     "experiments": "x, y: place on the map, and the shares of the variance between studies that both components hold; "
                    "nearest: the experiment of another study whose instructions are most alike, and "
                    "their cosine (1: the same).",
-}  # name of a file -> what its columns are
+}  # name of a file -> description of its columns
 
 # %% ../../nbs/workbench/00_page.ipynb #table-part
 def _table(folder: Path, file: Path, most: int = 30) -> str:
-    "The first rows of a table, folded, and a link to the whole."
+    "Returns the HTML of a table: its first rows, collapsed, and a link to the CSV."
     table = pd.read_csv(file)
     rows = f"{len(table):,} rows" if len(table) > most else f"{len(table):,} row{'s' if len(table) != 1 else ''}"
     more = f"<p>The first {most} of {rows}.</p>" if len(table) > most else ""
@@ -104,7 +104,7 @@ td,th{padding:.15rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px
 
 # %% ../../nbs/workbench/00_page.ipynb #gaps-part
 def _gaps(gaps: list[Gap]) -> str:
-    "What is missing, or that nothing is."
+    "Returns the HTML of a list of gaps; '' if there are none."
     if not gaps:
         return ""
     items = "".join(f"<li><b>{html.escape(_title(gap.what))}</b>: {html.escape(gap.why)}</li>" for gap in gaps)
@@ -112,20 +112,20 @@ def _gaps(gaps: list[Gap]) -> str:
 
 # %% ../../nbs/workbench/00_page.ipynb #pictures
 def _pictures(folder: Path) -> list[Path]:
-    "The figures of a run in the order of the captions, then others by name."
+    "Returns the figures of a run in the order of the captions, then others by name."
     order = list(FIGURES)
     return sorted((folder / "figures").glob("*.png"),
                   key=lambda one: (order.index(one.stem) if one.stem in order else len(order), one.stem))
 
 # %% ../../nbs/workbench/00_page.ipynb #write-page
 def write_page(
-    folder: Path,  # of a run: figures/, tables/ and notebooks/ in it, whatever there is
+    folder: Path,  # of a run; any of figures/, tables/ and notebooks/
     title: str,
-    about: str,  # a sentence or two below the title
-    gaps: Iterable[Gap] = (),  # beside those noted in the folder
-    since: float = 0,  # seconds since 1970; figures and tables that are older come last, as of an earlier run
+    about: str,  # one or two sentences below the title
+    gaps: Iterable[Gap] = (),  # in addition to those noted in the folder
+    since: float = 0,  # seconds since 1970; older figures and tables come last, as of earlier runs
 ) -> Path:  # index.html in the folder
-    "Writes the page of a run."
+    "Writes the page of a run as HTML; returns its path."
     every, notebooks = ([*_pictures(folder), *sorted((folder / "tables").glob("*.csv"))],
                         sorted((folder / "notebooks").glob("*.ipynb")))
     new = [one for one in every if one.stat().st_mtime >= since]

@@ -36,7 +36,7 @@ ANALYSES = figures_of("describe")  # analysis notebook -> its figures
 def choose_analyses(
     figures: Iterable[str] | None,  # names of figures; None: all
 ) -> list[str]:  # names of analysis notebooks
-    "The notebooks that draw these figures; raises `WorkbenchError` for a name that none draws."
+    "Returns the notebooks that draw these figures; raises `WorkbenchError` for an unknown figure."
     of_figure = {figure: name for name, drawn in ANALYSES.items() for figure in drawn}
     if unknown := sorted(set(figures or ()) - set(of_figure)):
         raise WorkbenchError(f"No figure {unknown[0]}. {did_you_mean(unknown[0], of_figure)}There "
@@ -45,7 +45,7 @@ def choose_analyses(
 
 # %% ../../nbs/workbench/04_paper.ipynb #run-one
 def _run(name: str, output: Path, parameters: dict) -> Path | None:
-    "One notebook; None, with a gap for each of its figures, if it failed."
+    "Runs one notebook; returns `None` and notes a gap for each of its figures if it failed."
     from papermill import inspect_notebook  # imported while the kernels warm up; it takes a second
 
     try:
@@ -60,26 +60,26 @@ def _run(name: str, output: Path, parameters: dict) -> Path | None:
 # %% ../../nbs/workbench/04_paper.ipynb #run-all
 DRAWING = ("pandas", "polars", "matplotlib.pyplot", "seaborn", "scipy.stats", "psych201.workbench.analysis",
            "psych201.figures.style", "psych201.stats.meta_analysis")
-_ROOM = 1.5e9  # bytes of memory that a notebook which draws may need
+_ROOM = 1.5e9  # bytes of memory that an analysis notebook may need
 
 
 def _run_all(names: Sequence[str], output: Path, parameters: dict) -> None:
-    "Notebooks, several at a time; those that fail leave gaps."
-    def run(place: int) -> None:
-        print(f"{names[place]} ({place + 1} of {len(names)})", file=sys.stderr)
-        _run(names[place], output, parameters)
+    "Runs notebooks, several at a time; those that fail leave gaps."
+    def run(index: int) -> None:
+        print(f"{names[index]} ({index + 1} of {len(names)})", file=sys.stderr)
+        _run(names[index], output, parameters)
 
     at_once = max(1, min(len(names), os.cpu_count() or 1, int(virtual_memory().available / _ROOM)))
     pool = ThreadPoolExecutor(at_once)
     try:
-        with warm_kernels(*DRAWING):  # left first where the command is interrupted
+        with warm_kernels(*DRAWING):  # left first if the command is interrupted
             list(pool.map(run, range(len(names))))
     finally:
         pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/workbench/04_paper.ipynb #not-scored
 def _not_scored(store: Path, wanted: Iterable[str], format: str, rule: str) -> list[Gap]:
-    "Models that were asked for and are not in the store; raises `StoreError` if it holds nothing at all."
+    "Returns requested models that are not in the store, as gaps; raises `StoreError` if the store is empty."
     missing = set(wanted) - set(scored_models(store, (), format, rule))
     ask = {"format": "" if format == "plain" else f" --format {format}",
            "rule": "" if rule == "span" else f" --rule {rule}"}
@@ -87,11 +87,11 @@ def _not_scored(store: Path, wanted: Iterable[str], format: str, rule: str) -> l
                       f"{name}{ask['format']}{ask['rule']} puts it into the store.") for name in sorted(missing)]
 
 # %% ../../nbs/workbench/04_paper.ipynb #digests
-DIGESTS = ("weights", "config", "tokenizer")  # of which a score's identity holds the SHA-256
+DIGESTS = ("weights", "config", "tokenizer")  # parts of an identity given as SHA-256
 
 # %% ../../nbs/workbench/04_paper.ipynb #manifest
 def _manifest(store: Path, models: Sequence[str], format: str, rule: str) -> pl.DataFrame:
-    "How the scores of each model were made, and how much there is of it; only columns that say something."
+    "Returns conditions and amount of scores per model, without empty columns."
     held: dict[str, list] = {}
     for shard in find_shards(store, models or None, [format], [rule]):
         held.setdefault(shard.model, []).append(shard)
@@ -108,40 +108,40 @@ def _manifest(store: Path, models: Sequence[str], format: str, rule: str) -> pl.
 
 # %% ../../nbs/workbench/04_paper.ipynb #simulated
 def _simulated(store: Path, models: Sequence[str], format: str, rule: str) -> str:
-    "A sentence about the studies of the built-in sample, if they are among what is scored."
-    own = {path.name for path in sample_path().iterdir() if path.is_dir()}
-    found = sorted(own & {shard.study for shard in find_shards(store, models or None, [format], [rule])})
+    "Returns a sentence about the studies of the built-in sample, if they are scored; else ''."
+    built_in = {path.name for path in sample_path().iterdir() if path.is_dir()}
+    found = sorted(built_in & {shard.study for shard in find_shards(store, models or None, [format], [rule])})
     return (f" {' and '.join(found)}: simulated people, who follow simple rules; they show the method and cannot "
             "say how human-like a model is." if found else "")
 
 # %% ../../nbs/workbench/04_paper.ipynb #own-domains
 def _own_domains(data: Sequence[str]) -> dict[str, str]:  # study -> domain
-    "Domains of the studies that have a study.toml with one, in the sources."
+    "Returns the domains that the study.toml files of the sources give."
     table = studies(data)
     return dict(table.loc[(table["data_set"] == "own") & (table["domain"] != ""),
                           ["study", "domain"]].itertuples(index=False))
 
 # %% ../../nbs/workbench/04_paper.ipynb #clock
 def _clock(folder: Path) -> float:  # seconds since 1970
-    "The time by the clock of the disk that a folder lies on."
+    "Returns the time by the clock of a folder's disk."
     folder.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=folder) as file:
         return Path(file.name).stat().st_mtime
 
 # %% ../../nbs/workbench/04_paper.ipynb #draw-paper
 def draw_paper(
-    store: Path,  # the store
+    store: Path,  # folder of a score store
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
     models: Sequence[str] = (),  # none: all in the store
     format: str = "plain",
     rule: str = "span",
     pairs: Sequence[Sequence[str]] = (),  # further (post-trained, base) pairs
     figures: Iterable[str] | None = None,  # None: all
-    data: Sequence[str] = (),  # of the transcripts, for ages, nationalities and a study.toml; none: not shown
+    data: Sequence[str] = (),  # sources of the transcripts, for ages, nationalities and study.toml; none: not shown
 ) -> Path:  # the page
     """Draws the figures of the paper from a store and writes their page.
 
-    Raises `StoreError` if none of the models is in it.
+    Raises `StoreError` if the store holds none of the models, `WorkbenchError` for an unknown figure.
     """
     chosen = choose_analyses(figures)
     gaps = _not_scored(store, [*models, *sum(map(list, pairs), [])], format, rule)
@@ -164,7 +164,7 @@ def draw_paper(
 def draw_published(
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
 ) -> Path:  # the page
-    "Draws the figures from the published numbers alone."
+    "Draws the figures from the published numbers alone (arXiv 2605.07632) and writes their page."
     begun = _clock(output)
     run_notebook("published", output / "notebooks" / "published.ipynb", {"output": str(output)}, verbose=False)
     return write_page(output, "Post-training makes large language models less human-like",
@@ -173,7 +173,7 @@ def draw_published(
 
 # %% ../../nbs/workbench/04_paper.ipynb #check-folder
 def _check_folder(output: Path) -> None:
-    "Raises `WorkbenchError` for a folder with the page of something else, which would be lost."
+    "Raises `WorkbenchError` for a folder that holds another page, which would be overwritten."
     others = [path.name for path in (output / "notebooks").glob("*.ipynb")
               if path.name.removesuffix(".ipynb").removesuffix(".failed") != "describe"]
     if others or (output / "index.html").exists() and not (output / "notebooks").is_dir():
@@ -185,10 +185,10 @@ def draw_description(
     data: Sequence[str],  # 'sample', folders, files, hub ids, or one archive
     output: Path,  # folder: figures/, tables/, notebooks/ and index.html
     split: str = "",  # evaluation or train; '': all
-    embedding: str = "",  # of instructions; see embeddings.embed
-    problems: Sequence[Problem] = (),  # of the sources: what is left out
+    embedding: str = "",  # embedding of instructions, as in embeddings.embed
+    problems: Sequence[Problem] = (),  # records of the sources that are left out
 ) -> Path:  # the page
-    "Draws a data set on one page; raises `WorkbenchError` if the notebook fails, or the folder holds another page."
+    "Describes a data set on a page; raises `WorkbenchError` if the notebook fails or the folder holds another page."
     _check_folder(output)
     begun = _clock(output)
     run_notebook("describe", output / "notebooks" / "describe.ipynb",

@@ -25,20 +25,20 @@ from .kernels import kernel_in_force, this_python, warm_kernels
 
 # %% ../../nbs/workbench/03_runner.ipynb #workbencherror
 class WorkbenchError(UserError):
-    "A command that cannot be carried out; the message names the way out."
+    "A command that cannot be carried out; the message says what to do."
 
 # %% ../../nbs/workbench/03_runner.ipynb #analyses-folder
 def analyses_folder() -> Path:
-    "Folder of the analysis notebooks: nbs/analyses of a checkout, else the one inside the package."
+    "Returns the folder of the analysis notebooks: nbs/analyses of a checkout, else the one inside the package."
     package = Path(str(files("psych201")))
     checkout = package.parent / "nbs" / "analyses"
     return checkout if checkout.is_dir() else package / "analyses"
 
 # %% ../../nbs/workbench/03_runner.ipynb #find-notebook
 def find_notebook(
-    name: str | Path,  # name of an analysis (score_model), or the path of a notebook of one's own
+    name: str | Path,  # name of an analysis (score_model), or path of a notebook
 ) -> Path:
-    "The notebook called so; raises `WorkbenchError` listing the known ones."
+    "Finds a notebook by name or path; raises `WorkbenchError` with the known names."
     for path in (analyses_folder() / f"{name}.ipynb", Path(name)):
         if path.suffix == ".ipynb" and path.is_file():
             return path
@@ -50,7 +50,7 @@ def check_parameters(
     notebook: Path,
     parameters: dict,  # name -> value
 ) -> None:
-    "Raises `WorkbenchError` unless the notebook takes all these parameters."
+    "Raises `WorkbenchError` unless the notebook has a parameter cell that takes all these parameters."
     from papermill.inspection import inspect_notebook
 
     try:
@@ -66,7 +66,7 @@ def check_parameters(
 
 # %% ../../nbs/workbench/03_runner.ipynb #execute
 def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> None:
-    "papermill with this Python as kernel; raises `WorkbenchError` with the notebook's error in one line."
+    "Runs papermill with this Python as kernel; raises `WorkbenchError` with the notebook's error in one line."
     import papermill
 
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm, in kernels without ipywidgets
@@ -82,7 +82,7 @@ def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> Non
 
 # %% ../../nbs/workbench/03_runner.ipynb #joined
 def _joined(outputs: list) -> list:
-    "The outputs of a cell, neighbouring pieces of one stream as one: each step of a bar comes as a piece of its own."
+    "Joins neighbouring outputs of one stream, since each step of a bar is a separate output."
     whole = []
     for output in outputs:
         if whole and output.output_type == "stream" and whole[-1].get("name") == output.name:
@@ -93,7 +93,7 @@ def _joined(outputs: list) -> list:
 
 # %% ../../nbs/workbench/03_runner.ipynb #keep-last-bars
 def _keep_last_bars(path: Path) -> None:
-    "Drops what was overwritten on each line of the printed outputs of a notebook."
+    "Drops overwritten text from each printed line of a notebook."
     import nbformat
 
     notebook = nbformat.read(path, 4)
@@ -105,13 +105,13 @@ def _keep_last_bars(path: Path) -> None:
 
 # %% ../../nbs/workbench/03_runner.ipynb #keep
 def _keep(part: Path, output: Path) -> str | None:
-    "Moves an executed copy to its name; returns what went wrong, if anything did."
+    "Moves an executed copy to its final name; returns an error message, or `None`."
     try:
         _keep_last_bars(part)
         os.replace(part, output)
     except FileNotFoundError:
-        return None  # it never began
-    except (OSError, ValueError, KeyError, AttributeError) as error:  # half a notebook is no JSON
+        return None  # it never started
+    except (OSError, ValueError, KeyError, AttributeError) as error:  # an incomplete notebook is not JSON
         part.unlink(missing_ok=True)
         reason = (error.strerror if isinstance(error, OSError)
                   and error.strerror else "it is not whole; is the disk full?")
@@ -121,7 +121,7 @@ def _keep(part: Path, output: Path) -> str | None:
 def make_folder(
     folder: Path,
 ) -> None:
-    "Makes a folder; raises `WorkbenchError` if that is not possible."
+    "Creates a folder; raises `WorkbenchError` if that fails."
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,10 +129,10 @@ def make_folder(
 
 # %% ../../nbs/workbench/03_runner.ipynb #run-notebook
 def run_notebook(
-    name: str | Path,  # analysis or path; see find_notebook
+    name: str | Path,  # analysis or path, as in find_notebook
     output: str | Path,  # the executed copy
     parameters: dict,  # name -> JSON value
-    verbose: bool = True,  # show what the cells print
+    verbose: bool = True,  # True: show printed output
 ) -> Path:  # the executed copy
     "Executes a copy of a notebook; raises `WorkbenchError` with the notebook's own error in one line."
     notebook, output = find_notebook(name), Path(output)
@@ -155,12 +155,12 @@ def run_notebook(
 # %% ../../nbs/workbench/03_runner.ipynb #outcome
 @dataclass
 class Outcome:
-    "What became of the models of a run."
+    "Executed notebooks and failures of a run, by model."
     notebooks: dict[str, Path] = field(default_factory=dict)  # model -> executed notebook
     failures: dict[str, str] = field(default_factory=dict)  # model -> reason
 
     def report(self) -> str:
-        "How many failed, and why; '' if none did."
+        "Reports how many models failed, and why; '' if none did."
         total = len(self.notebooks) + len(self.failures)
         lines = [f"{len(self.failures)} of {total} models failed:",
                  *(f"  {model}: {why}" for model, why in self.failures.items())]
@@ -171,7 +171,7 @@ def copy_name(
     model: str,
     parameters: dict,  # of score_model
 ) -> str:  # file name
-    "The name of the executed copy for a model."
+    "Returns the file name of the executed copy for a model."
     from psych201.store.atomic import file_name
     what = "+".join(Path(name).name for name in parameters.get("studies") or parameters.get("data") or ["sample"])
     lasting = {name: value for name, value in parameters.items()
@@ -181,21 +181,21 @@ def copy_name(
 
 # %% ../../nbs/workbench/03_runner.ipynb #scoring-kernels
 def scoring_kernels(
-    models: int,  # how many will be scored
+    models: int,  # number of models to score
 ):  # a context manager
-    "The kernels in which models are scored: forked where several share their imports and there is no NVIDIA driver."
+    "Returns the kernels to score models in: forked if there are several models and no NVIDIA driver."
     if kernel_in_force() or models < 2 or which("nvidia-smi"):
         return this_python()
     return warm_kernels("torch", "transformers", "psych201.scoring.run", "psych201.scoring.rescoring")
 
 # %% ../../nbs/workbench/03_runner.ipynb #score-models
 def score_models(
-    names: Iterable[str],  # models; see models.load_model
-    output: str | Path,  # folder: scores/ and notebooks/ go into it
+    names: Iterable[str],  # models, as in models.load_model
+    output: str | Path,  # folder, for scores/ and notebooks/
     verbose: bool = True,
     **parameters,  # further parameters of nbs/analyses/score_model.ipynb
 ) -> Outcome:
-    "Runs `score_model.ipynb` once per model and goes on past failures."
+    "Runs `score_model.ipynb` once per model and continues after failures."
     output, names, outcome = Path(output), list(names), Outcome()
     with scoring_kernels(len(names)):
         for name in names:
