@@ -22,15 +22,15 @@ FORMATS = {
     "plain": Format("pieces", "plain", "the transcript as it is"),
     "persona": Format("personas", "persona", "an interview with the participant comes first"),
     "persona_prose": Format("personas", "persona", "the same facts as a short biography"),
-    "persona_shuffled": Format("personas", "persona", "the interview of somebody else", prepare="donors"),
+    "persona_shuffled": Format("personas", "persona", "the interview of another participant", prepare="donors"),
     "persona_empty": Format("personas", "persona", "an interview of the same length that says nothing"),
     "chat": Format("chats", "chat", "a conversation in the model's own chat template"),
     "chat_no_thinking": Format("chats", "chat", "the same without a block of thoughts"),
     "chat_no_system": Format("chats", "chat", "the same without a system prompt"),
     "chat_paper": Format("chats", "chat", "the chat of the published evaluation, as far as it is known"),
-    "persona_system": Format("chats", "chat", "a chat with the interview as system prompt"),
+    "persona_system": Format("chats", "chat", "a chat with the biography as system prompt"),
     "no_instructions": Format("ablations", "ablation", "trials without the instructions"),
-    "history_only": Format("ablations", "ablation", "nothing but the answers, one a line"),
+    "history_only": Format("ablations", "ablation", "nothing but the answers, one per line"),
     "no_history": Format("ablations", "ablation", "each trial by itself, after the instructions"),
     "shuffled_history": Format("ablations", "ablation", "trials in another order"),
     "misleading": Format("ablations", "ablation", "instructions that ask for the opposite"),
@@ -92,13 +92,13 @@ FIGURES = {
     "data_set": Figure("data_set", "Data set",
         "Who answered: how many people, their ages and nationalities as far as they are known."),
     "overview": Figure("describe", "Overview",
-        "Who answered, where they come from, what they were asked, and which experiments tell people similar things; "
+        "Who answered, where they come from, what they were asked, and which experiments have similar instructions; "
         "each domain has a colour and a shape. Grey: as published."),
     "nll_by_size": Figure("nll_by_size", "NLL by model size",
-        "Mean negative log-likelihood of the responses; lower is more human-like. One panel a family; bars, where "
-        "people are known: 95% intervals for the same studies and other people."),
+        "Mean negative log-likelihood of the responses; lower is more human-like. One panel per family; bars, if "
+        "participants are known: 95% intervals for the same studies and other people."),
     "nll_by_study": Figure("nll_by_size", "NLL by study",
-        "The same study by study, each on a scale of its own; bars: 95% intervals over its people."),
+        "The same study by study, each on its own scale; bars: 95% intervals over its people."),
     "misalignment": Figure("misalignment", "Misalignment",
         "What post-training adds to the nats per response, paired over the same responses; right of zero is worse. "
         "Bars: 95% intervals, of a study over its people, of a mean as its row says."),

@@ -2,7 +2,8 @@
 
 A method notebook (one that exports) has at least 2 words of prose per exported line, exported cells of at most 12
 lines in the median and 50 at most, lines of at most 120 characters, at most 80 cells and 100 KB, exports at most 400
-lines, and has a check for every public function.
+lines, and has a check for every public function. Prose (Markdown cells and docstrings) is plain English: WORDS lists what
+it avoids.
 """
 import ast
 import re
@@ -14,6 +15,12 @@ import nbformat
 
 MIN_WORDS_PER_LINE, MAX_MEDIAN, MAX_CELL, MAX_CELLS, MAX_KB = 2, 12, 50, 80, 100
 MAX_LINE, MAX_LINES, MAX_SUBTITLE = 120, 400, 114  # a subtitle becomes the docstring of its module
+WORDS = {  # pattern in prose -> better
+    r"\banew\b": "again", r"(?i:\b(some|no)body\b)": "a participant, a user, no one", r"(?i:\bwhoever\b)": "the one who, or the noun",
+    r"\b(is|are) said\b|\bsaid aloud\b": "the subject states, reports, prints", r"\bbeside\b": "next to, with, and",
+    r"\bas good as none\b": "negligible", r"\bso much for\b": "leave it out", r"\bone row a\b": "one row per",
+    r"(^|[.!?] )Where (?![^.!?]*\?)": "If, When", r"\bmakes? (the )?numbers\b": "computes", r"\bheld against\b": "compared with",
+    r"\bthat (are|is) there\b": "existing, or leave it out", r"\bas it is told\b": "as reported"}
 EXPORTED = re.compile(r"^#\|\s*exporti?\b", re.M)
 DEFAULT_EXP = re.compile(r"^#\|\s*default_exp\s+(\S+)", re.M)
 CHECK = re.compile(r"\bassert\b|\btest_\w+\(|\bexpect_fail\(|\bassert_\w+\(")
@@ -49,6 +56,19 @@ def vacuous(source: str) -> list[str]:
             and isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "expect_fail"]
 
 
+def docstrings(source: str) -> list[str]:
+    "The docstrings of the functions and classes that a cell defines."
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef)))
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def clumsy(texts: list[str]) -> list[str]:
+    "What prose says and should not, with the better word."
+    found = [(match, better) for text in texts for pattern, better in WORDS.items()
+             for match in re.finditer(pattern, re.sub(r"```.*?```", "", text, flags=re.S), re.M)]
+    return [f"...{match.string[max(0, match.start() - 25) : match.end() + 15]!r}... (better: {better})" for match, better in found]
+
+
 def measure(path: Path) -> dict:
     "The counts of one notebook."
     notebook = nbformat.read(path, 4)
@@ -65,6 +85,7 @@ def measure(path: Path) -> dict:
         "kb": path.stat().st_size / 1024, "cells": len(notebook.cells),
         "words_per_line": sum(len(text.split()) for text in prose) / max(1, sum(lines)),
         "median": statistics.median(lines) if lines else 0, "longest": max(lines, default=0),
+        "clumsy": clumsy(prose + [text for source in exported for text in docstrings(source)]),
         "lines": sum(len(source.splitlines()) for source in exported),
         "long": [line for source in exported for line in source.splitlines() if len(line) > MAX_LINE],
         "subtitle": next((line[2:] for line in prose[0].splitlines() if line.startswith("> ")), "") if prose else "",
@@ -84,6 +105,7 @@ def faults(path: Path) -> list[str]:
         (m["kb"] > MAX_KB, f"{m['kb']:.0f} KB, more than {MAX_KB}"),
         (m["cells"] > MAX_CELLS, f"{m['cells']} cells, more than {MAX_CELLS}"),
         (bool(m["repeated"]), f"two cells have the id {', '.join(m['repeated'])}"),
+        (bool(m["clumsy"]), f"prose to mend, {len(m['clumsy'])} times: {'; '.join(m['clumsy'][:1])}"),
         (bool(m["vacuous"]), f"expect_fail without `with` checks nothing: {m['vacuous'][:1]}"),
     ]
     if m["module"]:

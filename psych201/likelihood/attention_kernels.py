@@ -26,7 +26,7 @@ def _fused_cpu(query, key, value, scale, mask=None):
 
 # %% ../../nbs/likelihood/03_attention_kernels.ipynb #fused-works
 @lru_cache
-@torch.autocast("cpu", enabled=False)  # whoever asks first may be in mixed precision
+@torch.autocast("cpu", enabled=False)  # the first caller may be in mixed precision
 def _fused_works() -> bool:
     "True if this version of PyTorch has the operator with the meaning it is used for here."
     generator = torch.Generator().manual_seed(0)

@@ -234,6 +234,7 @@ FAULTS = {
     "an exported cell of 51 lines": ("#| default_exp x", "#| export\n" + "\n".join(f"a{n} = {n}" for n in range(51))),
     "1 exported lines of more than 120": ("#| default_exp x", f"#| export\na = {'9' * 120}"),
     "exports 403 lines": ("#| default_exp x", *["#| export\n" + "\n".join(f"a{n} = {n}" for n in range(30))] * 13),
+    "prose to mend, 2 times: ...'Nobody ": ("#| default_exp x", FUNCTION.replace(":\n", ':\n    "Nobody is told where it stands beside."\n')),
     "a subtitle of 115 characters": ("#| default_exp x",),
     "checks nothing": ("#| default_exp x", "from fastcore.test import expect_fail\nexpect_fail(lambda: 1 / 0, ZeroDivisionError)"),
     "81 cells": ("#| default_exp x", *["1"] * 79),
