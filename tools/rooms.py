@@ -99,7 +99,7 @@ def reference_faults() -> list[str]:
             wrong += [f"{path}: {name} is the name of a flat module" for name in FLAT.findall(cell.source)]
             for room, name, more in NAMED.findall(cell.source):
                 module = Path("psych201", room, f"{name}.py")
-                there = name in face(room) or f"{room}.{name}" in placed and (not more or more in public(module))
+                there = (more in public(module) if more else name in face(room)) if module.exists() else name in face(room)
                 wrong += [] if there else [f"{path}: there is no {room}.{name}" + f".{more}" * bool(more)]
             if cell.cell_type == "markdown":
                 wrong += [f"{path}: the link {link} leads nowhere" for link in LINK.findall(cell.source)

@@ -53,7 +53,7 @@ print(json.dumps({
 def extended(tmp_path_factory) -> Path:
     "A copy of the package and its notebooks with one more format, baseline and figure: a function each, and a row each."
     folder = tmp_path_factory.mktemp("extended")
-    for name in ("psych201", "nbs", "CONTRIBUTING.md"):
+    for name in ("psych201", "nbs", "tests", "CONTRIBUTING.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     package = folder / "psych201"

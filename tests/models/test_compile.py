@@ -80,7 +80,7 @@ def test_settings_ask_for_it(setting, expected, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, reason", [("Mixtral", "it is a mixture of experts"), ("Gemma2", "gemma2 was not tested")])
 def test_models_that_are_not_compiled(name, reason):
-    from test_kernels import HEADS
+    from helpers.networks import HEADS
 
     model = random_model(name, HEADS[name])
     likelihood.use_own_attention(model)
