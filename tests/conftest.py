@@ -14,6 +14,8 @@ from helpers import missing
 from psych201 import data, models
 from psych201.models import weights
 from psych201.scoring.language_model import LanguageModelScorer
+from psych201.workbench.kernels import warm_kernels
+from psych201.workbench.paper import DRAWING
 
 settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 settings.load_profile("any machine")
@@ -79,3 +81,10 @@ def llama() -> models.LanguageModel:
 def scorer(llama) -> LanguageModelScorer:
     "That model as a scorer."
     return LanguageModelScorer(llama)
+
+
+@pytest.fixture(scope="module")
+def warm():
+    "Kernels that are forked from one process, as those of a command with several models are; it imports only once."
+    with warm_kernels("torch", "transformers", "psych201.scoring.run", "psych201.scoring.rescoring", *DRAWING):
+        yield

@@ -29,24 +29,26 @@ def _write_kernel(folder: Path, argv: Sequence[str]) -> None:
     spec.write_text(json.dumps({"argv": list(argv), "display_name": "python3", "language": "python"}))
 
 # %% ../../nbs/workbench/02_kernels.ipynb #in-force
-_KERNELS: list[str] = []  # folders of Jupyter with the active kernel, the innermost last
+_KERNELS: list[tuple[str, bool]] = []  # (folder of Jupyter with a kernel, it is forked), innermost last
 
 
-def kernel_in_force() -> bool:
-    "Returns True inside of `this_python` and `warm_kernels`."
-    return bool(_KERNELS)
+def kernel_in_force(
+    warm: bool = False,  # True: only forked kernels count
+) -> bool:
+    "Returns True inside `this_python` and `warm_kernels`."
+    return any(forked or not warm for _, forked in _KERNELS)
 
 # %% ../../nbs/workbench/02_kernels.ipynb #first-in-line
 @contextmanager
-def _first_in_line(folder: str) -> Iterator[None]:
+def _first_in_line(folder: str, warm: bool = False) -> Iterator[None]:
     "Puts a folder first in Jupyter's search path within the context."
     before = os.environ.get("JUPYTER_PATH")
     os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
-    _KERNELS.append(folder)
+    _KERNELS.append((folder, warm))
     try:
         yield
     finally:
-        _KERNELS.remove(folder)
+        _KERNELS.remove((folder, warm))
         os.environ.pop("JUPYTER_PATH")
         if before is not None:
             os.environ["JUPYTER_PATH"] = before
@@ -172,6 +174,9 @@ def warm_kernels(
     *modules: str,  # modules that most notebooks of a command import
 ) -> Iterator[None]:
     "Forks kernels from a process with imported modules within the context; outside Linux, starts new Pythons."
+    if kernel_in_force(warm=True):
+        yield
+        return
     if sys.platform != "linux":
         with this_python():
             yield
@@ -185,7 +190,7 @@ def warm_kernels(
         # Ctrl-C must reach the command alone
         server = subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment, start_new_session=True)
         try:
-            with _first_in_line(folder):
+            with _first_in_line(folder, warm=True):
                 yield
         finally:
             server.stdin.close()

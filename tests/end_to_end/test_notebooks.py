@@ -38,6 +38,8 @@ PARAMETERS = {
     "nll_by_size": {"models": ["tiny-llama", "tiny-gemma"]},
 }
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def _of_controls(folder: Path, conditions: int, studies: int) -> pl.DataFrame:
     "The means behind the figure of controls, after a look at them."

@@ -20,6 +20,8 @@ from psych201.workbench.arguments import check_models
 from psych201.scoring.run import example_store
 from psych201.workbench.cli import main
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def psych201(*words: str, **environment: str) -> subprocess.CompletedProcess:
     "The command in a process of its own."
@@ -354,23 +356,6 @@ def test_a_full_disk_is_said_and_the_next_model_tried(tmp_path, run, monkeypatch
     assert "1 of 2 models failed" in err and "No space left on device" in err and "does not appear to be JSON" not in err
     assert set(store.read_scores(tmp_path / "scores")["model"]) == {"tiny-gemma"}
     assert not list(tmp_path.rglob("*.part.ipynb"))
-
-
-def test_the_kernel_is_this_python(tmp_path, monkeypatch):
-    "Also where another kernel python3 stands first on Jupyter's path."
-    import nbformat
-
-    other = tmp_path / "kernels" / "python3"
-    other.mkdir(parents=True)
-    (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "other", "language": "python"}))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    cells = [nbformat.v4.new_code_cell("n = 1", metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_code_cell("import sys; print(sys.executable)")]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "which.ipynb")
-    done = workbench.run_notebook(tmp_path / "which.ipynb", tmp_path / "out.ipynb", {"n": 2}, verbose=False)
-    assert nbformat.read(done, 4).cells[-1].outputs[0].text.strip() == sys.executable
-    assert os.environ["JUPYTER_PATH"] == str(tmp_path)
 
 
 def test_nothing_scored_is_no_success(tmp_path, run):

@@ -1,4 +1,5 @@
 """Kernels that are forked: they die alone, end with their command, and compute what others do."""
+import json
 import os
 import signal
 import subprocess
@@ -112,3 +113,18 @@ def test_without_a_fork_a_kernel_is_a_new_python(tmp_path, monkeypatch):
     with warm_kernels("polars"):
         done = run_notebook(notebook(tmp_path, "import sys\nprint('polars' in sys.modules)"), tmp_path / "out.ipynb", {}, verbose=False)
     assert nbformat.read(done, 4).cells[-1].outputs[0].text == "False\n"
+
+
+def test_the_kernel_is_this_python(tmp_path, monkeypatch):
+    "Also where another kernel python3 stands first on Jupyter's path."
+    other = tmp_path / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    cells = [nbformat.v4.new_code_cell("n = 1", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("import sys; print(sys.executable)")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "which.ipynb")
+    done = run_notebook(tmp_path / "which.ipynb", tmp_path / "out.ipynb", {"n": 2}, verbose=False)
+    assert nbformat.read(done, 4).cells[-1].outputs[0].text.strip() == sys.executable
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path)
