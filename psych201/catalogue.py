@@ -22,7 +22,7 @@ FORMATS = {
     "plain": Format("pieces", "plain", "the transcript as it is"),
     "persona": Format("personas", "persona", "an interview with the participant comes first"),
     "persona_prose": Format("personas", "persona", "the same facts as a short biography"),
-    "persona_shuffled": Format("personas", "persona", "the interview of somebody else", prepare="donors"),
+    "persona_shuffled": Format("personas", "persona", "the interview of another participant", prepare="donors"),
     "persona_empty": Format("personas", "persona", "an interview of the same length that says nothing"),
     "chat": Format("chats", "chat", "a conversation in the model's own chat template"),
     "chat_no_thinking": Format("chats", "chat", "the same without a block of thoughts"),
