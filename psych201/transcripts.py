@@ -196,7 +196,7 @@ def _check_text(text: str, source: str, line: int | None, field: str = "text") -
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         where = f"holds half a character (a lone surrogate) at character {error.start}"
-        raise DataError(source, f"{where}; write the file anew as UTF-8.", line, field) from None
+        raise DataError(source, f"{where}; write the file again as UTF-8.", line, field) from None
 
 # %% ../nbs/02_transcripts.ipynb #check-rest
 def _check_rest(record: dict, source: str, line: int | None) -> None:

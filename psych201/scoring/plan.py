@@ -40,7 +40,7 @@ def _check_inputs(run: Run, held: dict, inputs: dict[str, str], transcripts: dic
     if other:
         raise StoreError(f"{len(other)} transcripts are not put to {run.model} as they were when "
                          "they were scored (the first is "
-                         f"{transcripts[other[0]]!r}). Choose another output folder, or score them anew "
+                         f"{transcripts[other[0]]!r}). Choose another output folder, or rescore them "
                          "(overwrite=True, --overwrite).")
 
 # %% ../../nbs/scoring/08_plan.ipynb #check-contexts
@@ -57,7 +57,7 @@ def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcript
                          f"{run.model} scored them with "
                          "other options than these give. Score all transcripts of the study at once, "
                          "into another output folder "
-                         "or anew (overwrite=True, --overwrite), or forget those (prune=True, --prune).")
+                         "or again (overwrite=True, --overwrite), or remove those (prune=True, --prune).")
 
 # %% ../../nbs/scoring/08_plan.ipynb #as-here
 def _as_here(run: Run, shard: Shard) -> bool:
@@ -167,7 +167,7 @@ def announce_options(
     if other := _stored_with_others(scorer, plan, dataset):
         say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is "
             f"{other[0]!r}); overwrite=True "
-            "(--overwrite) scores them anew.")
+            "(--overwrite) rescores them.")
 
 # %% ../../nbs/scoring/08_plan.ipynb #unchanged
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:

@@ -179,7 +179,7 @@ class _Node:
         self.counts, self.n, self.odds = Counter(), 0, 1.0
 
     def share(self, option: str | None, k: int) -> float:
-        "Returns the estimate of Krichevsky and Trofimov; `None` stands for an option not yet seen in the session."
+        "Returns the estimate of Krichevsky and Trofimov; `None` means an option not yet seen in the session."
         return (self.counts[option] + 0.5) / (self.n + k / 2)
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #path

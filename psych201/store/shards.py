@@ -97,7 +97,7 @@ def _facts_in(path: Path) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise StoreError(f"{path} is no table of transcripts, or damaged "
                          f"({type(error).__name__}); put it back, or remove it "
-                         "and score its study anew (overwrite=True, --overwrite).") from None
+                         "and rescore its study (overwrite=True, --overwrite).") from None
 
 # %% ../../nbs/store/02_shards.ipynb #save-facts
 def save_facts(
@@ -124,7 +124,7 @@ def read_facts(
     if missing := (keys or set()) - set(facts["transcript"]):
         raise StoreError(f"{Path(store, 'transcripts')} lacks {len(missing)} scored "
                          "transcripts; put its files back, or "
-                         "score anew (overwrite=True, --overwrite).")
+                         "rescore them (overwrite=True, --overwrite).")
     return facts
 
 # %% ../../nbs/store/02_shards.ipynb #choose-probes
@@ -165,5 +165,5 @@ def read_probe(
     path = _probe_path(store, key, shard.inputs[key])
     if not path.is_file():
         raise StoreError(f"{path} is missing, so it cannot be proved that {shard.path} would come out the same; put it "
-                         "back, or score anew (overwrite=True, --overwrite).")
+                         "back, or rescore (overwrite=True, --overwrite).")
     return Transcript(**json.loads(path.read_text(encoding="utf-8")))

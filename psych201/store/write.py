@@ -65,8 +65,8 @@ def check_together(
         if other := differences(shard.identity.must, run.identity.must):
             raise StoreError(f"{shard.path.parent} holds scores of {shard.study} made "
                              f"differently: {other}. Choose another "
-                             "output folder, give the model another name (NAME=MODEL), or score everything that lies "
-                             "there anew (overwrite=True, --overwrite).")
+                             "output folder, give the model another name (NAME=MODEL), or rescore everything in "
+                             "it (overwrite=True, --overwrite).")
 
 # %% ../../nbs/store/03_write.ipynb #write-shard
 def shard_path(

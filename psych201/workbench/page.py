@@ -68,12 +68,12 @@ def _figure(folder: Path, picture: Path) -> str:
 
 # %% ../../nbs/workbench/00_page.ipynb #table-notes
 TABLE_NOTES = {
-    "studies": "One row a study; released: in the public release of Psych-201; without_instructions: experiments of "
+    "studies": "One row per study; released: in the public release of Psych-201; without_instructions: experiments of "
                "which every session begins with a response; ages_known and "
                "nationalities_known: of how many participants.",
     "responses_by_domain": "published_studies: how many of the 149 released studies of Psych-201 lie in the domain.",
-    "fields": "One row a study and field: how many people told anything (told), of how many it was read or could not "
-              "be (unread, with the most frequent example), how many did not tell; standard: the name under which it "
+    "fields": "One row per study and field: how many people reported it (told), of how many it was read or could not "
+              "be (unread, with the most frequent example), how many did not; standard: the name under which it "
               "was read; assumed: the form of the questionnaire is a guess.",
     "experiments": "x, y: place on the map, and the shares of the variance between studies that both components hold; "
                    "nearest: the experiment of another study whose instructions are most alike, and "
