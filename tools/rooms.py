@@ -93,7 +93,7 @@ def face_faults() -> list[str]:
 
 def reference_faults() -> list[str]:
     "References in notebooks to notebooks, modules and functions that are not there."
-    placed, wrong = ranks(), []
+    wrong = []
     for path in sorted(Path("nbs").rglob("*.ipynb")):
         for cell in nbformat.read(path, 4).cells:
             wrong += [f"{path}: {name} is the name of a flat module" for name in FLAT.findall(cell.source)]
