@@ -22,8 +22,7 @@ KINDS = {
     "fields": ("error", "Each record needs text, experiment and participant."),
     "markers": ("error", "Each response is between << and >>, and there is at least one."),
     "one bracket": ("error", "A response with a single < before it, or a single > after it, is not marked."),
-    "lost opening": ("error", "A word that is closed but was never opened is an unmarked answer; "
-                              "write << before it."),
+    "lost opening": ("error", "A word that is closed but was never opened is an unmarked answer; write << before it."),
     "identifiers": ("error", "Ids of Prolific or Mechanical Turk and e-mail addresses identify a person: give "
                              "participants new numbers, and leave addresses out of texts."),
     "twice": ("error", "A record is in two files and would count twice."),
@@ -46,8 +45,7 @@ KINDS = {
                             "numbers, and the usual words."),
     "template": ("hint", "The study.toml still has the text that psych201 new wrote; fill in what "
                          "you know, and delete the rest."),
-    "stray marker": ("hint", "A >> outside of a response is read as text; leave it out if it "
-                             "was not shown."),
+    "stray marker": ("hint", "A >> outside of a response is read as text; leave it out if it was not shown."),
     "time unit": ("hint", "Reaction times are in milliseconds."),
     "form": ("hint", "A questionnaire with several forms should say which one, such as STAI-T or BIS-11."),
     "same options": ("hint", "All participants have the same keys; Psych-201 draws new letters for each, so that "

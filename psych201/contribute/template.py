@@ -25,8 +25,7 @@ def _session(first: str, second: str) -> str:
     trials = "".join(f"You press <<{(first, second)[machine]}>>. You win {points} points.\n"
                      for machine, points, _ in _TRIALS)
     return (f"In this task you choose between two slot machines, {first} and {second}.\nYou choose a "
-            "machine by pressing its letter. "
-            f"Your goal is to win as many points as you can.\n\n{trials}")
+            f"machine by pressing its letter. Your goal is to win as many points as you can.\n\n{trials}")
 
 # %% ../../nbs/contribute/03_template.ipynb #record
 def template_record(

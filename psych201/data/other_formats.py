@@ -165,8 +165,7 @@ def read_trials(
             people.setdefault(who, []).append((table.line_num, {name: row[name] for name in needed}))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(source,
-                        f"cannot be read as a table after line {table.line_num} ({error}); "
-                        "save it as UTF-8.") from None
+                        f"cannot be read as a table after line {table.line_num} ({error}); save it as UTF-8.") from None
     finally:
         text.detach()
     for (experiment, participant), rows in people.items():

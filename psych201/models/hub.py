@@ -52,8 +52,7 @@ def _answer(name: str, error: Exception, revision: str | None) -> str | None:
     raised = lambda kind: any(issubclass(cause, kind) for cause in kinds)
     if raised(GatedRepoError):
         return (f"The model {name} is gated: ask for access on {page}, then log in with `hf auth login` "
-                "(or set HF_TOKEN) as somebody "
-                "who has it, and try again.")
+                "(or set HF_TOKEN) as somebody who has it, and try again.")
     if raised(RevisionNotFoundError):
         return f"The model {name} has no revision {revision!r} on the hub; {page}/tree/main lists branches and tags."
     if raised(RepositoryNotFoundError):

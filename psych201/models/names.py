@@ -141,6 +141,5 @@ def check_name(
     if name.startswith("baseline:") or name.endswith(".gguf") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         what = "no baseline" if name.startswith("baseline:") else "no file" if name.endswith(".gguf") else "no folder"
         raise ModelError(f"There is {what} {name}. {did_you_mean_model(name)}A model is a folder, a "
-                         ".gguf file, an id on the hub "
-                         f"(owner/name), or one of {', '.join(_BUILT_IN)}.")
+                         f".gguf file, an id on the hub (owner/name), or one of {', '.join(_BUILT_IN)}.")
     return name

@@ -162,12 +162,10 @@ def announce_options(
     transcripts = [transcript for some in plan.todo.values() for transcript in some]
     if experiments := {(one.study, one.experiment) for one in transcripts}:
         say(f"{scorer.name}: for {len(experiments & set(scorer.options))} of {len(experiments)} "
-            "experiments the log-probability of "
-            f"each option is kept.{_cost_of_options(scorer, transcripts)}")
+            f"experiments the log-probability of each option is kept.{_cost_of_options(scorer, transcripts)}")
     if other := _stored_with_others(scorer, plan, dataset):
         say(f"{scorer.name}: {len(other)} transcripts were scored without these options (the first is "
-            f"{other[0]!r}); overwrite=True "
-            "(--overwrite) rescores them.")
+            f"{other[0]!r}); overwrite=True (--overwrite) rescores them.")
 
 # %% ../../nbs/scoring/08_plan.ipynb #unchanged
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
@@ -187,5 +185,4 @@ def announce_format(
         return
     if same := _unchanged(scorer, plan, dataset):
         say(f"{scorer.name}: {len(same)} of {len(plan.inputs)} transcripts are the same in the format {scorer.format} "
-            f"as in {compared_with(scorer.format)} "
-            f"(the first is {same[0]!r}); comparisons of formats leave them out.")
+            f"as in {compared_with(scorer.format)} (the first is {same[0]!r}); comparisons of formats leave them out.")

@@ -70,8 +70,7 @@ def largest_move(
 def _way_out(run: Run, shard: Shard) -> str:
     "Returns the end of an error message: what differs between a shard and the run, and what to do."
     return (f"What differs: {differences(shard.identity.proved, run.identity.proved)}. "
-            "Choose another output folder, or "
-            "rescore everything in it (overwrite=True, --overwrite).")
+            "Choose another output folder, or rescore everything in it (overwrite=True, --overwrite).")
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #check-shard
 def check_shard(

@@ -165,8 +165,7 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in the data and were forgotten.")
         else:
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in these data; they "
-                "still count in figures. If "
-                "the data were edited, prune=True (--prune) takes them out.")
+                "still count in figures. If the data were edited, prune=True (--prune) takes them out.")
 
 # %% ../../nbs/scoring/10_run.ipynb #as-dataset
 def _as_dataset(dataset) -> Dataset | LazyDataset:

@@ -53,8 +53,7 @@ def _check_options(scorer: Scorer, transcript: Transcript, rows: pl.DataFrame) -
     options = getattr(scorer, "options", {}).get((transcript.study, transcript.experiment), ())
     if len(asked) and set(asked.list.len()) != {len(options)}:
         raise ValueError(f"{scorer.name} gave log-probabilities of {sorted(set(asked.list.len()))} "
-                         f"options for {transcript!r}, and "
-                         f"its `options` name {len(options)}.")
+                         f"options for {transcript!r}, and its `options` name {len(options)}.")
 
 # %% ../../nbs/scoring/00_scorer.ipynb #stream
 def stream(

@@ -48,8 +48,7 @@ def _joined(scores: pl.DataFrame, facts: pl.DataFrame, what: str) -> pl.DataFram
     lost = scores.select("study", "transcript").unique().join(facts, on="transcript", how="anti")
     if len(lost):
         raise ValueError(f"{len(lost)} scored transcripts ({lost['study'][0]} and others) are not among the data, so "
-                         f"nothing is known of their {what}; "
-                         "give the data that were scored.")
+                         f"nothing is known of their {what}; give the data that were scored.")
     return scores.join(facts, on=RESPONSE_KEY, how="left")
 
 # %% ../../nbs/stats/12_moderators.ipynb #with-places-2

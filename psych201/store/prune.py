@@ -97,6 +97,5 @@ def version_notes(
 ) -> list[str]:  # one sentence per study, to be printed with a figure
     "Describes the result of `two_versions` as warnings."
     return [f"Warning: of {n} participants of {study} more texts are scored than the data held at "
-            "any time. If sessions were "
-            "edited, `psych201 score` with --prune takes the old texts out."
+            "any time. If sessions were edited, `psych201 score` with --prune takes the old texts out."
             for study, n in two_versions(store, *which).items()]

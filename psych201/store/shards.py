@@ -123,8 +123,7 @@ def read_facts(
     facts = pl.concat([pl.DataFrame(schema=FACTS), *map(_facts_in, paths)]).unique("transcript", maintain_order=True)
     if missing := (keys or set()) - set(facts["transcript"]):
         raise StoreError(f"{Path(store, 'transcripts')} lacks {len(missing)} scored "
-                         "transcripts; put its files back, or "
-                         "rescore them (overwrite=True, --overwrite).")
+                         "transcripts; put its files back, or rescore them (overwrite=True, --overwrite).")
     return facts
 
 # %% ../../nbs/store/02_shards.ipynb #choose-probes

@@ -102,7 +102,6 @@ def new_command(arguments: argparse.Namespace) -> int:
 
     folder = new_study(arguments.folder)
     print(f"{folder / 'prompts.jsonl'}: two records of invented participants. Write your own over "
-          "them, one line a session.\n"
-          f"{folder / 'study.toml'}: title, citation, licence, domain. Fill in what you "
+          f"them, one line a session.\n{folder / 'study.toml'}: title, citation, licence, domain. Fill in what you "
           f"know.\nThen: psych201 check {folder}")
     return 0
