@@ -62,12 +62,15 @@ def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
     options = pl.col("response").n_unique().over(keys)
     share = (_others(items, *answer) + 0.5) / (_others(items, *keys) + options / 2)
     shared = items.with_columns(share=share, others=_others(items, by)).filter(pl.col("others") > 0)
-    same = _others(shared, by, "response")
-    each = [-((same + weight * pl.col("share")) / (pl.col("others") + weight)).log() for weight in WEIGHTS]
-    of_others = [(bound.sum().over("study") - bound.sum().over("study", "person")).round(9) for bound in each]
+    shared = shared.with_columns(same=_others(shared, by, "response"))  # a column, since windows must not nest
+    bounds = {f"bound_{weight}": -((pl.col("same") + weight * pl.col("share")) / (pl.col("others") + weight)).log()
+              for weight in WEIGHTS}
+    shared = shared.with_columns(**bounds)
+    of_others = [(pl.col(name).sum().over("study") - pl.col(name).sum().over("study", "person")).round(9)
+                 for name in bounds]
     best = pl.concat_list(of_others).list.arg_min()
     return shared.with_columns(low=-(pl.len().over(by, "response") / pl.len().over(by)).log(),
-                               high=pl.concat_list(each).list.get(best))
+                               high=pl.concat_list(list(bounds)).list.get(best)).drop(bounds)
 
 # %% ../../nbs/stats/11_ceiling.ipynb #ceiling-schema
 CEILING = dict(study=pl.String, by=pl.String, items=pl.Int64, participants=pl.Int64, responses=pl.Int64, alone=pl.Int64,
