@@ -79,10 +79,10 @@ bench-gpu: install  ## measure speed and memory on a GPU (seven minutes), then w
 lab: install  ## JupyterLab on the start notebook
 	jupyter lab nbs/index.ipynb
 
-sample: install  ## write the built-in sample anew
+sample: install  ## write the built-in sample again
 	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/make_sample.ipynb /dev/null -p output psych201/assets/sample
 
-organism: install  ## train the model organism anew (ten minutes), score it, and put its three models into the package
+organism: install  ## train the model organism again (ten minutes), score it, and put its three models into the package
 	mkdir -p runs/organism
 	papermill --log-level ERROR --no-progress-bar -k python3 nbs/analyses/organism.ipynb runs/organism/organism.ipynb -p output runs/organism
 	rm -rf psych201/assets/shipped/organism-*
@@ -96,7 +96,7 @@ constraints:  ## resolve the newest versions into constraints.txt (torch stays a
 	grep '^torch==' constraints.txt > .torch.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade -c .torch.txt --no-header --no-annotate -o constraints.txt
 	rm .torch.txt
-	sed -i '1i # The tested set, for Python 3.10 to 3.13: `make constraints` writes it anew (needs uv). Used by the Makefile and CI.' constraints.txt
+	sed -i '1i # The tested set, for Python 3.10 to 3.13: `make constraints` updates it (needs uv). Used by the Makefile and CI.' constraints.txt
 
 clean:  ## remove the environment and what builds left; results in runs/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -16,6 +16,8 @@ from .stats.paired import paired_means as paired_means
 
 from . import contribute as contribute
 from . import data as data
+from . import catalogue as catalogue
+from . import downloads as downloads
 from . import errors as errors
 from . import figures as figures
 from . import inputs as inputs

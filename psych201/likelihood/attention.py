@@ -138,7 +138,7 @@ def attend_layer(
     sliding_window: int | None = None,  # None: a token sees all tokens before it
     **more,  # further arguments of some model types
 ) -> tuple[torch.Tensor, None]:  # (batch, tokens, heads, width of values), and no weights
-    "The attention function as transformers calls it; raises `ValueError` for arguments that it does not support."
+    "Computes the attention of a layer, as transformers calls it; raises `ValueError` for unsupported arguments."
     if special := [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]:
         raise ValueError(f"The attention {NAME!r} knows no {special[0]}; use model.set_attn_implementation('eager').")
     causal = more.get("is_causal") if more.get("is_causal") is not None else getattr(module, "is_causal", True)

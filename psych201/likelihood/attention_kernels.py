@@ -50,10 +50,10 @@ def fused_attention(
     scale: float,  # of the products
     mask: torch.Tensor | None = None,  # (1, 1, queries, keys), 0 or -inf; None: causal
 ) -> torch.Tensor:  # (batch, heads, queries, width of values)
-    "One call of a fused kernel."
+    "Computes attention with a fused kernel, causal unless a mask is given."
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and _fused_works():
         return _fused_cpu(query, key, value, scale, mask)
-    # elsewhere PyTorch's fast kernels for GPUs do not know grouped queries
+    # PyTorch's GPU kernels take grouped queries only in half precision and without a mask
     grouped = mask is None and query.dtype in _HALF
     if not grouped:
         groups = query.shape[1] // key.shape[1]
@@ -88,7 +88,7 @@ def windowed_attention(
     scale: float,  # of the products
     window: int,  # a token sees this many tokens, itself among them
 ) -> torch.Tensor:  # (1, heads, tokens, width of values)
-    "Causal attention, each token over the `window` tokens that end with itself."
+    "Computes causal attention, each token over the last `window` tokens, itself included."
     n, done = query.shape[2], min(query.shape[2], window)
     out = query.new_empty(1, n, query.shape[1], value.shape[3]).transpose(1, 2)
     out[:, :, :done] = fused_attention(query[:, :, :done], key[:, :, :done], value[:, :, :done], scale)
@@ -156,7 +156,7 @@ def attend(
     window: int | None = None,  # None: a token sees all before it
     ends: Sequence[int] = (),  # of packed texts; empty: one text
 ) -> torch.Tensor:  # (1, tokens, heads, width of values)
-    "Attention of every text over itself."
+    "Computes attention within each text."
     n, ends = query.shape[2], tuple(ends) or (query.shape[2],)
     narrow, short = window is not None and window < n, len(ends) > 1 and n < _LONG * len(ends)
     width = query.shape[3]

@@ -94,7 +94,7 @@ def _fault_of(model: torch.nn.Module, head: Head, ids: np.ndarray) -> str | None
 
 # %% ../../nbs/likelihood/05_forward.ipynb #with-kernel
 def _has_kernel(head: Head) -> bool:
-    "True if the fused kernel can be tried."
+    "Returns True if the fused kernel can be tried."
     return head.weight.is_cuda and available()
 
 
@@ -129,7 +129,7 @@ def can_pack(
     model: torch.nn.Module,  # causal language model of transformers
     head: Head | None,  # from head_of
 ) -> bool:
-    "True if a model can read several texts in one input."
+    "Returns True if a model can read several texts in one input."
     attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
     return attention == NAME and head is not None
 

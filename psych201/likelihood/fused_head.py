@@ -24,7 +24,7 @@ if triton is not None:
         shrink = tl.exp(m - new)
         y = x - new[:, None]
         e = tl.exp(y)
-        t = (t + (m - new) * s) * shrink + tl.sum(e * tl.maximum(y, -100.0), 1)  # not 0 times -inf, which is no number
+        t = (t + (m - new) * s) * shrink + tl.sum(e * tl.maximum(y, -100.0), 1)  # avoids 0 times -inf, which is NaN
         return new, s * shrink + tl.sum(e, 1), t
 
 # %% ../../nbs/likelihood/01_fused_head.ipynb #logits-block
@@ -96,7 +96,7 @@ def available() -> bool:
 # %% ../../nbs/likelihood/01_fused_head.ipynb #blocks
 _PRECISION = "tf32x3"  # of products in float32
 _SIZES = {"float32": (64, 128, 32, 4), "half": (64, 128, 64, 4)}  # rows, tokens and width of a block; warps
-_PROGRAMS = 256  # that a GPU is to run
+_PROGRAMS = 256  # programs to launch, enough to fill a GPU
 
 
 def _blocks(dtype: torch.dtype, rows: int, vocabulary: int) -> tuple[int, int, int, int, int]:

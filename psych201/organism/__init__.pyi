@@ -6,7 +6,7 @@ from .tiny_model import encode_sessions as encode_sessions
 from .tiny_model import new_model as new_model
 from .tiny_model import session_loss as session_loss
 from .tiny_model import train as train
-from .tiny_model import response_nll as response_nll
+from .tiny_model import mean_token_nll as mean_token_nll
 from .tiny_model import post_train as post_train
 from .organism import PARADIGMS as PARADIGMS
 from .organism import KINDS as KINDS

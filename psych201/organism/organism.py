@@ -18,7 +18,7 @@ import torch
 import transformers
 
 # %% ../../nbs/organism/01_organism.ipynb #imports-2
-from .tiny_model import encode_sessions, make_tokenizer, new_model, post_train, response_nll, train
+from .tiny_model import encode_sessions, make_tokenizer, new_model, post_train, mean_token_nll, train
 from ..paradigms import risky_choice, two_armed_bandit
 from ..transcripts import Transcript, parse_record
 
@@ -102,7 +102,7 @@ def _read_short(tokenizer: transformers.PreTrainedTokenizerFast, seed: int, n: i
     def start(weights: int):
         model = new_model(tokenizer, weights)
         losses = train(model, short, steps, 32, 3e-3, seed, text_weight=0.3, what=f"base, short sessions ({weights})")
-        return response_nll(model, unseen), (model, losses)
+        return mean_token_nll(model, unseen), (model, losses)
 
     return _first_good(start(seed + 1000 * attempt) for attempt in range(STARTS))
 

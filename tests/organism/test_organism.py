@@ -46,7 +46,7 @@ def test_a_start_that_does_not_learn_is_made_again(monkeypatch):
     "With other initial weights, until unseen choosers are predicted; what comes after goes on from that start."
     made, nll, new_model = {}, iter([0.72, 0.69, 0.66, 0.5]), organism.new_model
     monkeypatch.setattr(organism, "new_model", lambda tokenizer, seed: made.setdefault(seed, new_model(tokenizer, seed)))
-    monkeypatch.setattr(organism, "response_nll", lambda model, sessions: next(nll))
+    monkeypatch.setattr(organism, "mean_token_nll", lambda model, sessions: next(nll))
     model, _, _ = organism.pretrain(7, effort=0.001)
     assert list(made) == [7, 1007, 2007] and model is made[2007]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from psych201.workbench.kernels import this_python, warm_kernels
+from psych201.workbench.kernels import kernel_in_force, this_python, warm_kernels
 from psych201.workbench.runner import WorkbenchError, run_notebook
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
@@ -55,6 +55,17 @@ def test_forked_kernels_compute_what_new_ones_do_also_many_at_a_time(tmp_path):
     with warm_kernels(*MODULES), ThreadPoolExecutor(4) as pool:
         found = list(pool.map(run, range(8)))
     assert found[3] == expected and len(set(found)) == 8
+
+
+def test_warm_kernels_have_their_imports_and_new_ones_do_not(tmp_path):
+    "A context of warm kernels inside another one changes nothing; inside this_python it is one."
+    path = notebook(tmp_path, "import sys\nprint('polars' in sys.modules)")
+    run = lambda: nbformat.read(run_notebook(path, tmp_path / "out.ipynb", {}, verbose=False), 4).cells[-1].outputs[0].text
+    with this_python():
+        assert run() == "False\n" and kernel_in_force() and not kernel_in_force(warm=True)
+        with warm_kernels("polars"), warm_kernels():
+            assert run() == "True\n" and kernel_in_force(warm=True)
+    assert not kernel_in_force()
 
 
 def test_a_kernel_that_dies_takes_no_other_along(tmp_path):
@@ -103,6 +114,7 @@ def test_an_interrupt_while_modules_are_imported_is_for_the_command_alone(tmp_pa
     end = time.monotonic() + 60
     while not (tmp_path / "begun").exists() and time.monotonic() < end:
         time.sleep(0.05)
+    assert (tmp_path / "begun").exists(), "no process imports the module"
     os.killpg(command.pid, signal.SIGINT)
     _, errors = command.communicate(timeout=30)
     assert (errors.count("Traceback"), "in serve" in errors, errors.strip().endswith("KeyboardInterrupt")) == (1, False, True), errors
