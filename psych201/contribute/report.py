@@ -21,7 +21,7 @@ from .record_checks import Finding, KINDS, LEVELS, masked
 from .study_checks import StudyCheck, WINDOWS, check_study, estimate_length
 from ..data.archive import is_archive
 from ..data.discovery import StudyFiles, find_studies
-from ..data.sources import beside_studies, each_once, is_snapshot, no_file, no_study
+from ..data.sources import each_once, folders_without_study, is_snapshot, no_file, no_study
 from ..errors import DataError
 from ..transcripts import OPEN, Transcript
 
@@ -108,7 +108,7 @@ def check(
 
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
         all_studies += (studies := _studies_in(source, report))
-        passed_over += beside_studies(Path(source).expanduser(), studies)
+        passed_over += folders_without_study(Path(source).expanduser(), studies)
     checks = []
     for study in each_once(all_studies, report):
         progress(study.study)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #study-checks-import-own
-from .record_checks import Finding, KINDS, Told, check_record, masked
+from .record_checks import Finding, KINDS, Problem, check_record, masked
 from ..data.discovery import StudyFiles
 from ..data.other_formats import as_contributed
 from ..data.reader import read_records, unread_files, without_twins
@@ -103,7 +103,7 @@ def estimate_length(text: str) -> int:  # tokens
     return -(-len(text) // 3)
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-lengths
-def _check_lengths(check: StudyCheck, guessed: bool = False) -> Iterator[tuple[tuple, Told]]:
+def _check_lengths(check: StudyCheck, guessed: bool = False) -> Iterator[tuple[tuple, Problem]]:
     "Reports how many transcripts are longer than the windows, with the position of the longest."
     beyond = {window: sum(length > window for length in check.lengths) for window in WINDOWS}
     longer = [f"{n:,} than {window:,} ({WINDOWS[window]})" for window, n in beyond.items() if n]
@@ -175,7 +175,7 @@ class Patterns:
         return named, right
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #judge-patterns
-def judge(patterns: Patterns) -> Iterator[Told]:
+def judge(patterns: Patterns) -> Iterator[Problem]:
     "Yields findings from the counts over the sessions of an experiment."
     sessions, n = sum(patterns.firsts.values()), patterns.responses
     varied = len(patterns.distinct) > 1
@@ -207,7 +207,7 @@ def _place_of(check: StudyCheck, name: str, value: str) -> tuple:
     return next(matches, (check.files[0], None))
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-metadata
-def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
+def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
     "Yields findings for values that could not be read, and for questionnaires whose form is not named."
     for name, standard, assumed, _, reported, _, unread, _, example in report_persons(list(check.told.values())):
         if name in check.fields:
@@ -220,7 +220,7 @@ def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
             yield (check.files[0], None), ("form", name, f"is taken for {standard}.")
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-ids
-def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Told]]:
+def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
     "Yields a finding if ids of participants occur in several experiments."
     experiments = Counter(participant for _, participant in check.persons)
     if shared := sum(n > 1 for n in experiments.values()):

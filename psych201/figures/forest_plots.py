@@ -76,7 +76,7 @@ def forest(
 def _counts(row: dict) -> str:
     "Formats the counts of a difference."
     dropped = f", {row['dropped']:,} dropped" if row["dropped"] else ""
-    studies = f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}, " if "arm" in row else ""
+    studies = f"{row['studies']} {'study' if row['studies'] == 1 else 'studies'}, " if "specification" in row else ""
     return f"{studies}{row['participants']:,} people, {row['responses']:,} responses{dropped}"
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #mean-label
@@ -148,9 +148,9 @@ def misalignment_forest(
         return forest(_by_pair(effects, means) if len(means) else pd.DataFrame(), _AXIS, width)
     return _with_types(forest(_by_study(effects, means) if len(means) else pd.DataFrame(), _AXIS, width), means)
 
-# %% ../../nbs/figures/05_forest_plots.ipynb #arm-rows
+# %% ../../nbs/figures/05_forest_plots.ipynb #specification-rows
 def _of_arm(kind: str, label: str, rows: pl.DataFrame) -> dict:
-    "Returns one arm of one kind of post-training: its pairs, their mean, and the number right of zero."
+    "Returns one specification of one kind of post-training: its pairs, their mean, and the number right of zero."
     known = rows.drop_nulls("difference")
     name, colour, _ = TYPES[kind]
     above, sure, lacking = (known["difference"] > 0).sum(), (known["low"] > 0).sum(), len(rows) - len(known)
@@ -162,15 +162,15 @@ def _of_arm(kind: str, label: str, rows: pl.DataFrame) -> dict:
 
 
 def _by_arm(table: pl.DataFrame) -> pd.DataFrame:
-    "Returns a block per kind of post-training, with a row per arm."
+    "Returns a block per kind of post-training, with a row per specification."
     table = table.with_columns(kind=pl.col("post").map_elements(lambda post: card(post).type, return_dtype=pl.String))
     groups = table.group_by("kind", "label", maintain_order=True)
     return pd.DataFrame(sorted((_of_arm(*names, rows) for names, rows in groups),
                                key=lambda row: [label for label, _, _ in TYPES.values()].index(row["group"])))
 
-# %% ../../nbs/figures/05_forest_plots.ipynb #arms-of-pair
+# %% ../../nbs/figures/05_forest_plots.ipynb #specifications-of-pair
 def _arms_of_pair(rows: list[dict], names: dict) -> list[dict]:
-    "Returns a block of the arms of one pair; its title states what the intervals are about."
+    "Returns a block of the specifications of one pair; its title states what the intervals are about."
     known = [row["interval"] == "these studies, other people" for row in rows if row["difference"] is not None]
     these = bool(known) and all(known)
     about = "other people in these studies" if these else "other people and other studies"
@@ -183,7 +183,7 @@ def _arms_of_pair(rows: list[dict], names: dict) -> list[dict]:
 def robustness_forest(
     table: pl.DataFrame,  # columns of robustness.ROBUSTNESS
     width: float = PAGE,  # inches
-    most: int = 60,  # rows; if there are more, one row per arm and kind of post-training
+    most: int = 60,  # rows; if there are more, one row per specification and kind of post-training
 ) -> Figure:
     """Draws the effect of post-training under each measure, with intervals (nats per response).
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAME', 'TESTED', 'packed', 'packed_positions', 'Branch', 'branched', 'branch_positions', 'attend_branches',
-           'attend_layer', 'why_not', 'use_own_attention']
+           'attend_layer', 'unsupported_reason', 'use_own_attention']
 
 # %% ../../nbs/likelihood/04_attention.ipynb #imports
 from collections.abc import Iterator, Sequence
@@ -165,7 +165,7 @@ TESTED = frozenset({
     "qwen2", "qwen3", "qwen3_moe", "smollm3", "starcoder2"})  # model_type of a configuration
 
 # %% ../../nbs/likelihood/04_attention.ipynb #why-not
-def why_not(
+def unsupported_reason(
     config,  # of a model of transformers
 ) -> str | None:  # None: it can
     "Says why a model keeps its own attention."
@@ -184,7 +184,7 @@ def use_own_attention(
 ) -> bool:  # True if it does now
     "Switches a model to this attention function, if it supports it."
     switchable = hasattr(model, "set_attn_implementation") and model.config._attn_implementation == "sdpa"
-    if not switchable or why_not(model.config):
+    if not switchable or unsupported_reason(model.config):
         return False
     model.set_attn_implementation(NAME)
     return model.config._attn_implementation == NAME

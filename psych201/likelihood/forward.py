@@ -19,7 +19,7 @@ import torch
 
 # %% ../../nbs/likelihood/05_forward.ipynb #imports-own
 from .attention import Branch, NAME, branch_positions, branched, packed, packed_positions
-from .fused_head import available
+from .fused_head import fused_logprob, has_triton
 from .head import Head, find_head, linear_logprob, logprobs_of
 from .logprobs import Candidates, Predicted, logprobs_from_logits
 
@@ -95,16 +95,16 @@ def _fault_of(model: torch.nn.Module, head: Head, ids: np.ndarray) -> str | None
 # %% ../../nbs/likelihood/05_forward.ipynb #with-kernel
 def _has_kernel(head: Head) -> bool:
     "Returns True if the fused kernel can be tried."
-    return head.weight.is_cuda and available()
+    return head.weight.is_cuda and has_triton()
 
 
 def _with_kernel(model: torch.nn.Module, head: Head | None, ids: np.ndarray) -> Head | None:
     "The head with the fused kernel if that works; warns if it should work and does not."
     if head is None or not _has_kernel(head):
         return head
-    if fault := _fault_of(model, replace(head, fused=True), ids):
+    if fault := _fault_of(model, replace(head, kernel=fused_logprob), ids):
         warnings.warn(f"The fused head does not work here, the plain one is used: {fault}.", stacklevel=3)
-    return replace(head, fused=fault is None)
+    return head if fault else replace(head, kernel=fused_logprob)
 
 # %% ../../nbs/likelihood/05_forward.ipynb #head-of
 _HEADS: WeakKeyDictionary = WeakKeyDictionary()

@@ -14,8 +14,8 @@ import torch
 from transformers import AttentionInterface
 
 from ..errors import ModelError
-from ..likelihood.attention import NAME, attend_layer, why_not
-from ..likelihood.fused_head import available
+from ..likelihood.attention import NAME, attend_layer, unsupported_reason
+from ..likelihood.fused_head import has_triton
 
 # %% ../../nbs/models/07_compile.ipynb #layers-of
 def _layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -27,7 +27,7 @@ def _layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
 def _missing_compiler(device: torch.device) -> str | None:
     "Names what PyTorch lacks to compile for a device; None if nothing."
     if device.type == "cuda":
-        return None if available() else "there is no Triton"
+        return None if has_triton() else "there is no Triton"
     compiler = any(map(shutil.which, ("g++", "clang++", "c++", os.environ.get("CXX") or "g++")))
     return None if compiler else "there is no C++ compiler"
 
@@ -39,7 +39,7 @@ def compile_layers(
 
     Raises `ModelError` for a model with its own attention or with experts, and if there is no compiler.
     """
-    reason = (why_not(model.config)
+    reason = (unsupported_reason(model.config)
               or (None if model.config._attn_implementation == NAME else "it keeps its own attention"))
     if reason is None and any("Experts" in type(module).__name__ for module in model.modules()):
         reason = "it is a mixture of experts"

@@ -8,13 +8,6 @@ from .tiny_model import session_loss as session_loss
 from .tiny_model import train as train
 from .tiny_model import mean_token_nll as mean_token_nll
 from .tiny_model import post_train as post_train
-from .organism import PARADIGMS as PARADIGMS
-from .organism import KINDS as KINDS
-from .organism import SHORT_STEPS as SHORT_STEPS
-from .organism import WHOLE_STEPS as WHOLE_STEPS
-from .organism import POST_STEPS as POST_STEPS
-from .organism import UNDERSTOOD as UNDERSTOOD
-from .organism import STARTS as STARTS
 from .organism import draw_crowd as draw_crowd
 from .organism import write_sessions as write_sessions
 from .organism import write_held_out as write_held_out

@@ -3,14 +3,10 @@ from . import parsing as parsing
 from . import table as table
 from . import response_times as response_times
 from .fields import PERSON_FIELDS as PERSON_FIELDS
-from .fields import QUESTIONNAIRES as QUESTIONNAIRES
 from .fields import PUBLISHED_QUESTIONNAIRES as PUBLISHED_QUESTIONNAIRES
 from .fields import FieldName as FieldName
 from .fields import standard_name as standard_name
-from .parsing import OLDEST as OLDEST
 from .parsing import GENDERS as GENDERS
-from .parsing import EDUCATION as EDUCATION
-from .parsing import is_told as is_told
 from .parsing import read_age as read_age
 from .parsing import read_gender as read_gender
 from .parsing import read_education as read_education
@@ -26,7 +22,6 @@ from .table import people_schema as people_schema
 from .table import check_people as check_people
 from .table import age_edges as age_edges
 from .table import describe_people as describe_people
-from .response_times import SECONDS_BELOW as SECONDS_BELOW
 from .response_times import read_times as read_times
 from .response_times import in_seconds as in_seconds
 from .response_times import reaction_times as reaction_times

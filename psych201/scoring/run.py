@@ -33,9 +33,9 @@ from .rescoring import verify_by_rescoring
 from .scorer import Scorer, stream
 from ..settings import load_settings
 from ..store.atomic import locked
-from ..store.prune import note_people, outdated, remove_transcripts
+from ..store.prune import note_people, outdated_transcripts, remove_transcripts
 from ..store.read import summarise_scores
-from ..store.write import Run, describe, drop_hidden, save_shard
+from ..store.write import Run, describe, drop_superseded, save_shard
 from ..transcripts import Transcript
 
 # %% ../../nbs/scoring/10_run.ipynb #with-options
@@ -201,7 +201,7 @@ def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress)
         score_study(scorer, transcripts, limits, save, shown)
         shown.study(study, len(transcripts), sum(len(t.spans) for t in transcripts), time.perf_counter() - begin)
     with locked(run.store):
-        drop_hidden(run)
+        drop_superseded(run)
 
 # %% ../../nbs/scoring/10_run.ipynb #score-2
 def score(
@@ -233,7 +233,7 @@ def score(
         return pd.concat(done)
     say = (lambda text: None) if progress == "none" else lambda text: print(text, file=sys.stderr, flush=True)
     run = Run(Path(store), scorer.name, scorer.identity())
-    old = outdated(run, dataset.whole, by_study(dataset))
+    old = outdated_transcripts(run, dataset.whole, by_study(dataset))
     plan = make_plan(scorer, run, dataset, overwrite, set().union(*old.values()) if prune else ())
     if checked := verify_by_rescoring(scorer, run, plan.stay):
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts "

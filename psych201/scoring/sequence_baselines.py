@@ -17,7 +17,7 @@ import polars as pl
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-own
 from ..inputs.options import distinct_responses, option_counts
 from ..models.cards import card
-from .counting_baselines import UniformBaseline, baseline_identity, few, weighted, xlogx
+from .counting_baselines import UniformBaseline, baseline_identity, few_options, weighted_scores, xlogx
 from .outcomes import read_outcomes
 from ..store.atomic import fingerprint
 from ..store.schema import Identity
@@ -111,11 +111,11 @@ class RepeatBaseline(UniformBaseline):
         for response, outcome in zip(transcript.responses, read_outcomes(transcript)):
             again = 1 / k if last is None or k == 1 else staying[after]
             other = (1 - again) / max(1, k - 1)
-            each = [again if option == last else other for option in options] if few(options) else None
+            each = [again if option == last else other for option in options] if few_options(options) else None
             before.append((again if response == last else other if k > 1 else 1.0, 1.0,
                            xlogx(again) + (k - 1) * xlogx(other), each))
             last, after = (response, outcome) if response else (last, after)
-        return weighted(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
+        return weighted_scores(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #winstay
 @dataclass(frozen=True)
@@ -157,11 +157,11 @@ class ContextTreeBaseline(UniformBaseline):
             weight = lambda option: shares.get(option, rest)
             entropy = sum(map(xlogx, shares.values())) + max(0, k - len(shares)) * xlogx(rest)
             before.append((weight(response), 1.0, entropy,
-                           [weight(option) for option in options] if few(options) else None))
+                           [weight(option) for option in options] if few_options(options) else None))
             if response:
                 _learn(tree, past, seen, k, response)
                 past, seen[response] = [response, *past][: self.depth], True
-        return weighted(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
+        return weighted_scores(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
 
 @dataclass(frozen=True)

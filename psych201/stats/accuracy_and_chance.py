@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from .means import RESPONSE, check_one
+from .means import RESPONSE, check_single
 from .paired import paired_responses, participant_interval
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #accuracy
@@ -24,7 +24,7 @@ def accuracy(
     accuracy = number of responses with a right arg-max path / scored responses (0 to 1). Raises `ValueError` if the
     table holds several rules.
     """
-    check_one(scores, "rule")
+    check_single(scores, "rule")
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(), responses=pl.col("nll").count(),
         unscored=pl.col("nll").is_null().sum(),
@@ -42,7 +42,7 @@ def option_accuracy(
     Columns: model, those of `means.RESPONSE`, options, right_option, mass; one row per response with two or more
     options.
     """
-    check_one(choices, "format", "rule")
+    check_single(choices, "format", "rule")
     best = pl.col("logprob") >= pl.col("logprob").max() - 1e-6
     rows = choices.filter("given").group_by("model", *RESPONSE, maintain_order=True).agg(
         options=pl.len(), right_option=(best & pl.col("chosen")).sum() / best.sum(),
@@ -67,7 +67,7 @@ def accuracies(
     Columns: ACCURACIES, one row per model and study with options. accuracy is null for baselines, which have no
     vocabulary.
     """
-    check_one(scores, "format", "rule")
+    check_single(scores, "format", "rule")
     scored = scores.filter(pl.col("nll").is_not_null())
     both = scored.join(option_accuracy(choices), on=["model", *RESPONSE], how="left", maintain_order="left")
     with_options = pl.col("options").is_not_null()
@@ -102,7 +102,7 @@ def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
     "Gives baselines the format and rule of the models; raises `ValueError` if models have several."
     of_baseline = pl.col("model").str.starts_with("baseline:")
     models = scores.filter(~of_baseline)
-    check_one(models if len(models) else scores, "format", "rule")
+    check_single(models if len(models) else scores, "format", "rule")
     if models.is_empty():
         return scores
     return scores.with_columns(pl.when(of_baseline).then(pl.lit(models[name][0])).otherwise(name).alias(name)

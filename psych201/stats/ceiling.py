@@ -14,7 +14,7 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
-from .means import check_one
+from .means import check_single
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items
@@ -115,7 +115,7 @@ def against_ceiling(
 
     Columns: model, study, responses, dropped, nll, low, high; one row per model and study.
     """
-    check_one(scores, "format", "rule")
+    check_single(scores, "format", "rule")
     bounds = _bounded(items, by).select("study", "transcript", "response_index", "low", "high")
     models = scores.select("model").unique(maintain_order=True)
     both = models.join(bounds, how="cross").join(
@@ -198,7 +198,7 @@ def distribution_scores(
 
     Columns: study, the item, n, participants, options, entropy_people, entropy_model, tv, tv_expected, js.
     """
-    check_one(choices, "model", "format", "rule")
+    check_single(choices, "model", "format", "rule")
     table = _shares_by_item(choices, items, by).filter(pl.col("participants") >= least)
     each, people, model = _padded(table, by)
     if each.is_empty():

@@ -16,7 +16,7 @@ import polars as pl
 
 from ..inputs.options import own_keys
 from .read import find_shards
-from .shards import Shard, hidden, read_facts
+from .shards import Shard, read_facts, superseded
 
 # %% ../../nbs/store/06_option_table.ipynb #choices-2
 CHOICES = {
@@ -91,7 +91,7 @@ def scan_choices(
 ) -> pl.LazyFrame:  # columns of CHOICES, one row per response and option, in no order
     "Returns the log-probability of each option as a lazy table; raises `StoreError` as `store.find_shards` does."
     shards = find_shards(store, models, formats, rules)
-    twice, facts = hidden(shards), read_facts(store, {key for shard in shards for key in shard.inputs}).lazy()
+    twice, facts = superseded(shards), read_facts(store, {key for shard in shards for key in shard.inputs}).lazy()
     common = _common_options(store)
     tables = [_long(shard, facts, twice.get(shard.path, set()), common) for shard in shards if shard.options]
     return pl.concat([pl.LazyFrame(schema=CHOICES), *tables])

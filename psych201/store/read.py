@@ -19,7 +19,7 @@ import polars as pl
 from ..errors import StoreError
 from .atomic import retried
 from .schema import REASONS, SCHEMA
-from .shards import Shard, hidden, read_facts, read_shards
+from .shards import Shard, read_facts, read_shards, superseded
 from ..transcripts import Transcript
 
 # %% ../../nbs/store/04_read.ipynb #read-runs
@@ -79,7 +79,7 @@ def scan_scores(
 ) -> pl.LazyFrame:  # columns of store.SCHEMA, one row per response, in no order
     "Returns the scores of a store as a lazy table; raises `StoreError` as `find_shards` does."
     shards = find_shards(store, models, formats, rules)
-    twice = hidden(shards)
+    twice = superseded(shards)
     whole = [shard.path for shard in shards if shard.path not in twice]
     tables = [pl.scan_parquet(whole, glob=False)] if whole else []
     tables += [pl.scan_parquet(path, glob=False).filter(~pl.col("transcript").is_in(list(keys)))

@@ -27,7 +27,7 @@ def test_equal_to_both_ways_of_transformers(name):
         assert np.std(found["eager"]) > 0.4, "a model this flat would hide mistakes"
         for way in ("eager", "sdpa"):
             np.testing.assert_allclose(found[likelihood.NAME], found[way], rtol=0, atol=1e-4, err_msg=f"{length} {way}")
-    assert likelihood.why_not(model.config) is None
+    assert likelihood.unsupported_reason(model.config) is None
 
 
 def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
@@ -98,10 +98,10 @@ def test_texts_that_begin_alike(name, monkeypatch):
             monkeypatch.setattr(forward, "_MASKED", masked)
             with monkeypatch.context() as patch:
                 patch.setattr(batching, "score_batch", lambda model, texts, budget: lone.extend(texts) or likelihood.score_batch(model, texts, budget))
-                together = likelihood.score_alike(model, texts)
+                together = likelihood.score_readings(model, texts)
             alone = list(likelihood.score_batch(model, texts, 0))
             np.testing.assert_allclose([one.nll for one in together], [one.nll for one in alone], rtol=0, atol=2e-4)
-            alike_to_the_end = likelihood.score_alike(model, texts[-3:])
+            alike_to_the_end = likelihood.score_readings(model, texts[-3:])
             np.testing.assert_allclose([one.nll for one in alike_to_the_end], [one.nll for one in alone[-3:]], rtol=0, atol=2e-4)
             assert len(lone) < 3 and np.std([one.nll for one in alone]) > 0.1
 
@@ -129,7 +129,7 @@ def test_others_keep_their_own(name):
     model = build(name)
     ids = torch.randint(3, WORDS, (90,), generator=torch.Generator().manual_seed(3))
     expected, before = logprobs(model, ids), model.config._attn_implementation
-    assert not likelihood.use_own_attention(model) and likelihood.why_not(model.config)
+    assert not likelihood.use_own_attention(model) and likelihood.unsupported_reason(model.config)
     assert model.config._attn_implementation == before
     np.testing.assert_array_equal(logprobs(model, ids), expected)
 

@@ -8,7 +8,7 @@ import torch
 
 from helpers.networks import HEADS, LAYERS, OWN, SMALL, build, random_model, some_responses
 from psych201 import likelihood, models
-from psych201.likelihood import attention_kernels, forward
+from psych201.likelihood import attention_kernels, forward, fused_head
 from psych201.models.compile import compile_layers
 from psych201.models.dtypes import to_mixed
 
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_cpu(name):
         forward._HEADS.pop(model)
         found = likelihood.response_nll(on_gpu(model), encoded)
     assert largest_difference(expected, found) < 3e-4
-    assert likelihood.head_of(model, encoded.ids).fused
+    assert likelihood.head_of(model, encoded.ids).kernel is fused_head.fused_logprob
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT2", "Cohere2"])

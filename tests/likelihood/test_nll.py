@@ -127,7 +127,7 @@ def test_the_head_of_half_weights_is_multiplied_in_float32(dtype):
 SHAPES = [(1, 1, 1), (7, 50, 331), (33, 70, 129), (65, 64, 4096), (3, 130, 257)]  # rows, width, words: below, at and above blocks
 
 
-@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.has_triton(), reason="no Triton here")
 @pytest.mark.parametrize("rows, width, words", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("bias, multiplier, softcap", [(False, 1.0, None), (True, 0.25, 5.0), (False, 2.0, 30.0)])
@@ -138,12 +138,12 @@ def test_the_fused_head_gives_what_the_plain_one_gives(rows, width, words, dtype
     given = likelihood.Head(weight, torch.randn(words, generator=generator).to(device, dtype) if bias else None, multiplier, softcap)
     targets = torch.randint(words, (rows,), generator=generator).to(device)
     for states in (hidden, hidden.float()):  # of the weights' dtype, and of a wider one
-        one, other = (likelihood.linear_logprob(which, states, targets) for which in (given, replace(given, fused=True)))
+        one, other = (likelihood.linear_logprob(which, states, targets) for which in (given, replace(given, kernel=fused_head.fused_logprob)))
         for name, values in vars(one).items():
             torch.testing.assert_close(getattr(other, name), values, rtol=1e-5, atol=2e-4, msg=lambda text: f"{name}: {text}")
 
 
-@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.has_triton(), reason="no Triton here")
 @pytest.mark.parametrize("programs", [1, 3, 256])
 def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
     "One program for all words, some, and one for each block; large logits come first, last and in between."
@@ -162,22 +162,22 @@ def test_the_fused_head_walks_through_many_blocks(programs, monkeypatch):
         assert (right == (logits.argmax(1) == targets)).all()
 
 
-@pytest.mark.skipif(not likelihood.available(), reason="no Triton here")
+@pytest.mark.skipif(not likelihood.has_triton(), reason="no Triton here")
 def test_the_fused_head_is_used_where_it_works_and_only_there(monkeypatch):
     "A kernel that fails, or gives other numbers, is left for the plain head, and a warning says so."
     monkeypatch.setattr(forward, "_has_kernel", lambda head: True)
-    encoded, original = some_responses(), head.fused_logprob
+    encoded, original = some_responses(), fused_head.fused_logprob
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = random_model("Gemma2", HEADS["Gemma2"])
         compare(likelihood.response_nll(model, encoded), from_all_logits(model, encoded))
-    assert likelihood.head_of(model, encoded.ids).fused
+    assert likelihood.head_of(model, encoded.ids).kernel is original
     for wrong in (lambda *given: 1 / 0, lambda *given: [1.1 * values for values in original(*given)]):
         model = random_model("Gemma2", HEADS["Gemma2"])
-        monkeypatch.setattr(head, "fused_logprob", wrong)
+        monkeypatch.setattr(forward, "fused_logprob", wrong)
         with pytest.warns(UserWarning, match="The fused head does not work here, the plain one is used"):
             compare(likelihood.response_nll(model, encoded), from_all_logits(model, encoded))
-        assert not likelihood.head_of(model, encoded.ids).fused
+        assert likelihood.head_of(model, encoded.ids).kernel is None
 
 
 def test_no_block_of_logits_is_larger_than_it_should_be(monkeypatch):
@@ -287,7 +287,7 @@ def test_texts_that_are_equal_get_equal_scores(tiny):
     likelihood.use_own_attention(tiny.model)
     text = encode("You see words in colours and press a key for each of them. Word 1: you press <<J>>.", tiny.tokenizer)
     (alone,) = likelihood.score_batch(tiny.model, [text], 0)
-    for scores in likelihood.score_alike(tiny.model, [text, text, text]):
+    for scores in likelihood.score_readings(tiny.model, [text, text, text]):
         np.testing.assert_allclose(scores.nll, alone.nll, rtol=0, atol=1e-4)
 
 

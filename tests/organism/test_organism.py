@@ -13,26 +13,26 @@ OPTIMAL, PEOPLE = models.SHIPPED_PAIRS
 
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory) -> dict:
-    "(post-trained model, arm) -> effect, on people that no model has seen."
+    "(post-trained model, specification) -> effect, on people that no model has seen."
     folder = tmp_path_factory.mktemp("scores")
     organism.write_held_out(folder / "people", 60, seed=9000)
     for name in models.SHIPPED:
         for rule in ("span", "paper"):
             scoring.score(models.load_model(name, device="cpu"), data.load_data(folder / "people"), folder / "scores", rule=rule, progress="none")
     table = stats.robustness_checks(folder / "scores", models.SHIPPED_PAIRS, ("published", "exact", "options", "temperature", "temperature_study"), draws=2000)
-    return {(row["post"], row["arm"]): row for row in table.iter_rows(named=True)}
+    return {(row["post"], row["specification"]): row for row in table.iter_rows(named=True)}
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", "temperature_study"])
-def test_post_training_to_the_best_answers_is_less_human_like(effects, arm):
+@pytest.mark.parametrize("specification", ["published", "exact", "options", "temperature", "temperature_study"])
+def test_post_training_to_the_best_answers_is_less_human_like(effects, specification):
     "Temperature refitting does not explain it away."
-    assert effects[OPTIMAL[0], arm]["low"] > 0, effects[OPTIMAL[0], arm]
+    assert effects[OPTIMAL[0], specification]["low"] > 0, effects[OPTIMAL[0], specification]
 
 
-@pytest.mark.parametrize("arm", ["published", "exact", "options", "temperature", pytest.param("temperature_study", marks=pytest.mark.xfail(
+@pytest.mark.parametrize("specification", ["published", "exact", "options", "temperature", pytest.param("temperature_study", marks=pytest.mark.xfail(
     strict=True, reason="the base of seed 2026 knows much of people: one temperature for each task leaves -.003, not surely below zero"))])
-def test_post_training_to_people_is_more_human_like(effects, arm):
-    assert effects[PEOPLE[0], arm]["high"] < 0, effects[PEOPLE[0], arm]
+def test_post_training_to_people_is_more_human_like(effects, specification):
+    assert effects[PEOPLE[0], specification]["high"] < 0, effects[PEOPLE[0], specification]
 
 
 def test_shipped_models_are_small_and_described():

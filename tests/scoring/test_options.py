@@ -56,7 +56,7 @@ def test_options_of_a_restart_that_was_killed_are_read_once(tmp_path, llama, mon
     people = data.Dataset([picks(1, "JF"), picks(2, "FJ")])
     scoring.score(llama, people, tmp_path, progress="none")
     for module in (write_module, run_module):
-        monkeypatch.setattr(module, "drop_hidden", lambda run: None)
+        monkeypatch.setattr(module, "drop_superseded", lambda run: None)
     scoring.score(llama, data.Dataset(people.transcripts[:1], source=people), tmp_path, overwrite=True, progress="none")
     assert len(store.read_shards(tmp_path)) == 2
     assert len(store.scan_choices(tmp_path).collect()) == 2 * 2 * 2

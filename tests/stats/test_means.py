@@ -47,7 +47,7 @@ def test_models_that_were_scored_differently_are_said_to_be(tmp_path):
     scoring.score(models.load_model("tiny-llama", "float32", "cpu"), sample, tmp_path, progress="none")
     scoring.score(models.load_model("tiny-gemma", "bfloat16", "cpu"), sample, tmp_path, max_tokens=300, progress="none")
     conditions = store.read_conditions(tmp_path)
-    warning = stats.differing(conditions, ["tiny-llama", "tiny-gemma"])
+    warning = stats.differing_conditions(conditions, ["tiny-llama", "tiny-gemma"])
     assert "dtype (bfloat16; float32)" in warning and "max_tokens (300; 4096)" in warning and "torch" not in warning
     effects = stats.misalignment(store.read_scores(tmp_path), [("tiny-gemma", "tiny-llama")], conditions=conditions)
     assert set(effects["warning"]) == set(stats.mean_misalignment(effects)["warning"]) == {warning}
@@ -57,7 +57,7 @@ def test_conditions_are_of_a_format():
     "Differences between formats are no differences between models."
     rows = [("a", "plain", "float32"), ("b", "plain", "float32"), ("a", "chat", "float32"), ("b", "chat", "float32")]
     conditions = pl.DataFrame(rows, schema=["model", "format", "dtype"], orient="row")
-    assert stats.differing(conditions, ["a", "b"]) == ""
+    assert stats.differing_conditions(conditions, ["a", "b"]) == ""
 
 
 def test_the_published_summaries_follow_from_the_package_s_tables():

@@ -174,7 +174,7 @@ def test_a_crash_between_two_files_leaves_no_wrong_rows(tmp_path, scorer, monkey
     old, new = dataset(2), data.Dataset([replace(one, text=one.text + "The end.") for one in dataset(2)])
     run_score(scorer, old, tmp_path)
     before = rows(tmp_path)
-    name = {"facts": "save_probe", "probe": "write_shard", "old shard": "drop_hidden"}[moment]
+    name = {"facts": "save_probe", "probe": "write_shard", "old shard": "drop_superseded"}[moment]
     original = getattr(write_module, name)
     monkeypatch.setattr(write_module, name, crash)
     with pytest.raises(Crash):
