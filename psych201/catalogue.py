@@ -116,7 +116,7 @@ FIGURES = {
     "domains": Figure("domains", "Domains",
         "The effect of post-training by pair and kind of task; red is worse. Below, where known: half of the 95% "
         "interval over studies, and the published effect in grey. ≥: read off a colour where the published scale "
-            "ends."),
+        "ends."),
     "persona": Figure("supplement", "Personas",
         "What a participant's persona does to the prediction of that participant; right of zero it helps. Ticks are "
         "studies, diamonds their means with 95% t intervals."),

@@ -139,7 +139,7 @@ def iterate(
                     yield from map(from_row, batch.to_pylist())
         except (pa.ArrowInvalid, KeyError, OSError) as error:
             raise DataError(file.path, "is no file of an archive "
-                                       f"({str(error).splitlines()[0]}); convert the data anew.") from None
+                                       f"({str(error).splitlines()[0]}); convert the data again.") from None
 
 # %% ../../nbs/data/05_archive.ipynb #scan
 def scan(

@@ -61,8 +61,8 @@ def _lines(
         number, size = number + 1, size + len(line)
         if len(line) > MAX_LINE:
             raise DataError(source, f"is longer than {MAX_LINE >> 20} MB, which is no "
-                                    "session of an experiment; nothing "
-                            "behind it was read. Write one JSON object a line.", number)
+                                    "session of an experiment; nothing after it was "
+                                    "read. Write one JSON object a line.", number)
         if size > MAX_FILE:
             raise DataError(source, f"unfolds to more than {MAX_FILE >> 30} GB; split it.")
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line

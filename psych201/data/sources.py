@@ -148,7 +148,7 @@ def each_once(studies: list[StudyFiles], report: Report) -> list[StudyFiles]:
     kept: dict[str, StudyFiles] = {}
     for study in studies:
         if (first := kept.setdefault(study.study, study)) is not study:
-            report(DataError(study.files[0].name, f"is a second study {study.study!r}, beside {first.files[0].name}; "
+            report(DataError(study.files[0].name, f"is a second study {study.study!r}, next to {first.files[0].name}; "
                                                   "rename one, or put both files into one folder."))
     return list(kept.values())
 

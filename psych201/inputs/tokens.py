@@ -115,8 +115,8 @@ def _encoders(tokenizer, size: int) -> _Encoders:
     plain, template = (Tokenizer.from_str(json.dumps(version)) for version in (without, definition))
     if moved := [token["content"] for token in without["added_tokens"]
                  if plain.token_to_id(token["content"]) != token["id"]]:
-        raise ValueError(f"Without its control tokens this tokenizer numbers {moved[0]!r} "
-                         "anew; rule 'span' cannot use it.")
+        raise ValueError(f"Without its control tokens this tokenizer gives {moved[0]!r} "
+                         "another number; rule 'span' cannot use it.")
     model = definition["model"]
     unknown = (model.get("unk_id") if model.get("unk_id") is not None
                else template.token_to_id(model.get("unk_token") or ""))

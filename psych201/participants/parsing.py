@@ -18,9 +18,9 @@ import pycountry
 
 # %% ../../nbs/participants/01_parsing.ipynb #not-told
 _NOT_TOLD = {"", "n/a", "na", "nan", "none", "null", "nil", "-", "--", "?", ".", "missing", "unknown", "not known",
-             "not reported", "not available", "not applicable", "not provided",
-             "undisclosed", "data_expired", "data expired", "consent_revoked", "consent revoked", "no answer",
-             "no response", "refused", "keine angabe", "k.a."}
+             "not reported", "not available", "not applicable", "not provided", "undisclosed",
+             "data_expired", "data expired", "consent_revoked", "consent revoked", "no answer", "no response",
+             "refused", "keine angabe", "k.a."}
 
 
 def is_told(
@@ -30,8 +30,8 @@ def is_told(
     if written is None or isinstance(written, float) and math.isnan(written):
         return False
     text = str(written).strip().casefold()
-    return (text not in _NOT_TOLD and not re.match(r"(i )?(would )?(prefer|rather|like|wish)( to)? "
-                                                   r"not|(i )?do(n't| not) want to", text))
+    declined = re.match(r"(i )?(would )?(prefer|rather|like|wish)( to)? not|(i )?do(n't| not) want to", text)
+    return text not in _NOT_TOLD and not declined
 
 # %% ../../nbs/participants/01_parsing.ipynb #read-age
 OLDEST = 100  # years
@@ -127,9 +127,8 @@ def read_score(
 
 # %% ../../nbs/participants/01_parsing.ipynb #names
 _SHORT = {"RUS": "Russia", "TUR": "Turkey", "KOR": "South Korea", "PRK": "North Korea", "LAO": "Laos", "BRN": "Brunei",
-          "PSE": "Palestine", "VAT": "Vatican City",
-          "COD": "DR Congo", "COG": "Republic of the Congo", "FSM": "Micronesia", "VGB": "British Virgin Islands",
-          "VIR": "U.S. Virgin Islands",
+          "PSE": "Palestine", "VAT": "Vatican City", "COD": "DR Congo", "COG": "Republic of the Congo",
+          "FSM": "Micronesia", "VGB": "British Virgin Islands", "VIR": "U.S. Virgin Islands",
           "FLK": "Falkland Islands", "XKX": "Kosovo", "CPV": "Cape Verde", "CIV": "Ivory Coast", "SYR": "Syria"}
 
 

@@ -130,7 +130,7 @@ def response_counts(
     Returns (study, experiment) -> participant -> response -> count; repeated transcripts count once.
     """
     counts: dict[tuple[str, str], dict[str, Counter]] = {}
-    for transcript in {one.key: one for one in transcripts}.values():
+    for transcript in {transcript.key: transcript for transcript in transcripts}.values():
         people = counts.setdefault((transcript.study, transcript.experiment), {})
         people.setdefault(transcript.participant, Counter()).update(filter(None, transcript.responses))
     return counts

@@ -48,7 +48,7 @@ def _check_contexts(scorer: Scorer, run: Run, stay: dict[str, Shard], transcript
     "Raises `StoreError` if stored transcripts of an experiment, not in the data, were scored in another context."
     if not hasattr(scorer, "context") or not stay:
         return
-    keys = {(one.study, one.experiment) for one in transcripts}
+    keys = {(transcript.study, transcript.experiment) for transcript in transcripts}
     facts = read_facts(run.store, set(stay)).filter(pl.col("transcript").is_in(list(stay)))
     other = [study for key, study, experiment in facts.select("transcript", "study", "experiment").iter_rows()
              if (study, experiment) in keys and not stay[key].inputs[key].startswith(scorer.context(study, experiment))]
@@ -130,24 +130,26 @@ def announce_work(
 def _cost_of_options(scorer: LanguageModelScorer, todo: list[Transcript]) -> str:
     "Describes the cost of options of several tokens; '' if there are none."
     ways = {experiment: beginnings(list(options.values())) for experiment, options in scorer.options.items()}
-    longer = [(len(one.spans), ways.get((one.study, one.experiment), [])) for one in todo]
+    longer = [(len(transcript.spans), ways.get((transcript.study, transcript.experiment), [])) for transcript in todo]
     if not any(some for _, some in longer):
         return ""
     twice = sum(bool(some) for _, some in longer)
     if scorer.language_model.model.config._attn_implementation == NAME:
         tokens = sum(spans * sum(map(len, some)) for spans, some in longer)
         return (f" Options of several tokens: {twice} transcripts are read twice, with "
-                f"{tokens:,} more tokens behind them.")
+                f"{tokens:,} more tokens after them.")
     again = sum(spans * len(some) for spans, some in longer)
     return (f" Options of several tokens: the beginnings of {twice} transcripts are read {again:,} times more (this "
-            "kind of model reads each anew).")
+            "kind of model reads each from its start).")
 
 # %% ../../nbs/scoring/08_plan.ipynb #stored-without
 def _stored_with_others(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
     "Returns the transcripts whose stored scores have other options than the scorer, or none."
     stored = {key: shard.options for shard in plan.stay for key in shard.inputs}
-    return [one for one in dataset if (one.study, one.experiment) in scorer.options and one.key in stored
-            and stored[one.key].get(one.experiment) != list(scorer.options[one.study, one.experiment])]
+    options = {experiment: list(found) for experiment, found in scorer.options.items()}
+    return [transcript for transcript in dataset
+            if transcript.key in stored and (transcript.study, transcript.experiment) in options
+            and stored[transcript.key].get(transcript.experiment) != options[transcript.study, transcript.experiment]]
 
 # %% ../../nbs/scoring/08_plan.ipynb #announce-options
 def announce_options(
@@ -160,7 +162,7 @@ def announce_options(
     if not isinstance(scorer, LanguageModelScorer) or not scorer.options:
         return
     transcripts = [transcript for some in plan.todo.values() for transcript in some]
-    if experiments := {(one.study, one.experiment) for one in transcripts}:
+    if experiments := {(transcript.study, transcript.experiment) for transcript in transcripts}:
         say(f"{scorer.name}: for {len(experiments & set(scorer.options))} of {len(experiments)} "
             f"experiments the log-probability of each option is kept.{_cost_of_options(scorer, transcripts)}")
     if other := _stored_with_others(scorer, plan, dataset):
@@ -171,7 +173,7 @@ def announce_options(
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
     "Returns the transcripts whose model input equals that in the format this one is compared with."
     before = replace(scorer, format=compared_with(scorer.format))
-    return [one for one in dataset if plan.inputs[one.key] == before.digest(one)]
+    return [transcript for transcript in dataset if plan.inputs[transcript.key] == before.digest(transcript)]
 
 # %% ../../nbs/scoring/08_plan.ipynb #announce-format
 def announce_format(

@@ -182,7 +182,8 @@ def check_precision(
     selection = evenly_spaced(transcripts, n)
     again = pl.concat(stream(replace(scorer, language_model=exact), selection))
     stored = scan_scores(store, [scorer.name], [scorer.format], [scorer.rule])
-    return precision_moves(stored.filter(pl.col("transcript").is_in([one.key for one in selection])).collect(), again)
+    keys = [transcript.key for transcript in selection]
+    return precision_moves(stored.filter(pl.col("transcript").is_in(keys)).collect(), again)
 
 # %% ../../nbs/scoring/09_rescoring.ipynb #precision-line
 def precision_line(

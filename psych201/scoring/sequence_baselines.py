@@ -41,7 +41,7 @@ def stay_counts(
     Returns (study, experiment) -> participant -> (outcome before, stayed) -> count.
     """
     counts: dict[tuple[str, str], dict[str, Counter]] = {}
-    for transcript in {one.key: one for one in transcripts}.values():
+    for transcript in {transcript.key: transcript for transcript in transcripts}.values():
         counts.setdefault((transcript.study, transcript.experiment),
                          {}).setdefault(transcript.participant, Counter()).update(stays(transcript))
     return counts

@@ -61,7 +61,7 @@ def mixed_model(
     """
     if why := _too_few(people):
         raise ValueError("A mixed model needs three studies or more, and people enough in them; here are "
-                         f"{why}. See paired.paired_effects.")
+                         f"{why}. See psych201.stats.paired_effects.")
     data = _sums(people, formula)
     theta, note = _fitted(data)
     _, estimate, cov = _reml(theta, data)

@@ -63,7 +63,7 @@ def with_trial_positions(
 def log2_bins(
     column: str = "earlier",  # column of counts
 ) -> pl.Expr:  # Int32: 0, 1, 2, 4, 8, ...: the lowest count of each bin
-    "Returns bins of doubling width, named by their lowest count."
+    "Returns bins of doubling width, named by their lowest count: 2 ** floor(log2(count)), or 0 for a count of 0."
     count = pl.col(column).cast(pl.Float64)
     return pl.when(count < 1).then(0).otherwise(
         2.0 ** (count.clip(1) + 1e-9).log(2).floor()).cast(pl.Int32).alias(column)

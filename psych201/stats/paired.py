@@ -56,7 +56,7 @@ def paired_differences(
 def by_person(
     differences: pl.DataFrame,  # from paired_differences
 ) -> pl.DataFrame:  # study, person, responses, difference (mean, nats)
-    "Averages the differences of each person in each study (nats)."
+    "Averages the differences of each person in each study: mean over responses of nll(post) - nll(base), in nats."
     people = differences.group_by("study", "person", maintain_order=True)
     return people.agg(responses=pl.len(), difference=pl.col("difference").mean())
 

@@ -29,8 +29,8 @@ def outdated_transcripts(
 ) -> dict[str, set[str]]:  # study -> keys of stored transcripts
     "Finds the stored transcripts of some studies that are not in the data."
     held, transcripts = run.held(), list(transcripts)
-    studies = {one.study for one in transcripts} if studies is None else set(studies)
-    known, old = {one.key for one in transcripts}, {}
+    studies = {transcript.study for transcript in transcripts} if studies is None else set(studies)
+    known, old = {transcript.key for transcript in transcripts}, {}
     for key in sorted(set(held) - known):
         if held[key].study in studies:
             old.setdefault(held[key].study, set()).add(key)
@@ -56,7 +56,7 @@ def note_people(
 ) -> None:
     "Records how many transcripts each person has, unless this version of the data is recorded."
     counts = {study: Counter() for study in studies}
-    for person, study in {one.key: (one.person, one.study) for one in transcripts}.values():
+    for person, study in {transcript.key: (transcript.person, transcript.study) for transcript in transcripts}.values():
         if study in counts:
             counts[study][person] += 1
     for study, people in counts.items():

@@ -23,7 +23,7 @@ def _counted(number: int, what: str) -> str:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #data-command
 def data_command(arguments: argparse.Namespace) -> int:
-    "psych201 data: what is in a source, and what cannot be read."
+    "psych201 data: prints what is in a source, and what cannot be read."
     from psych201.data import datasets as data
 
     dataset = data.open_data(arguments.sources or default_sources(), on_error="collect")
@@ -37,7 +37,7 @@ def data_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #describe-command
 def describe_command(arguments: argparse.Namespace) -> int:
-    "psych201 describe: a page about a data set: who answered, in which domains, which experiments are alike."
+    "psych201 describe: writes a page about a data set: who answered, in which domains, which experiments are alike."
     from psych201.workbench.paper import draw_description
 
     sources = arguments.sources or default_sources()
@@ -64,7 +64,7 @@ def _length_by(tokenizer: str | None) -> dict:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #check-command
 def check_command(arguments: argparse.Namespace) -> int:
-    "psych201 check: whether a study can be contributed: counts, errors, warnings and hints."
+    "psych201 check: says whether a study can be contributed: counts, errors, warnings and hints."
     from psych201.contribute.report import as_dict, as_text, check, write_html
 
     progress = lambda study: print(f"checking {study}", file=sys.stderr, flush=True)
@@ -80,7 +80,7 @@ def check_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #convert-command
 def convert_command(arguments: argparse.Namespace) -> int:
-    "psych201 convert: studies as an archive: Parquet, split by person, with a data card for the hub."
+    "psych201 convert: writes studies as an archive: Parquet, split by person, with a data card for the hub."
     from psych201.data.conversion import convert, digests
 
     progress = lambda study: print(f"converting {study}", file=sys.stderr, flush=True)
@@ -97,7 +97,7 @@ def convert_command(arguments: argparse.Namespace) -> int:
 
 # %% ../../nbs/workbench/06_data_commands.ipynb #new-command
 def new_command(arguments: argparse.Namespace) -> int:
-    "psych201 new: a folder with two correct records, to be written over."
+    "psych201 new: makes a folder with two correct records, to be overwritten."
     from psych201.contribute.template import new_study
 
     folder = new_study(arguments.folder)

@@ -115,7 +115,7 @@ def _pictures(folder: Path) -> list[Path]:
     "Returns the figures of a run in the order of the captions, then others by name."
     order = list(FIGURES)
     return sorted((folder / "figures").glob("*.png"),
-                  key=lambda one: (order.index(one.stem) if one.stem in order else len(order), one.stem))
+                  key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
 
 # %% ../../nbs/workbench/00_page.ipynb #write-page
 def write_page(
@@ -128,20 +128,21 @@ def write_page(
     "Writes the page of a run as HTML; returns its path."
     every, notebooks = ([*_pictures(folder), *sorted((folder / "tables").glob("*.csv"))],
                         sorted((folder / "notebooks").glob("*.ipynb")))
-    new = [one for one in every if one.stat().st_mtime >= since]
-    pictures, tables = ([one for one in new if one.suffix == ending] for ending in (".png", ".csv"))
-    links = "".join(f'<a href="#{html.escape(one.stem)}">{html.escape(_title(one.stem))}</a>' for one in pictures)
+    new = [path for path in every if path.stat().st_mtime >= since]
+    pictures, tables = ([path for path in new if path.suffix == ending] for ending in (".png", ".csv"))
+    links = "".join(f'<a href="#{html.escape(path.stem)}">{html.escape(_title(path.stem))}</a>' for path in pictures)
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(about)}</p><nav>{links}</nav>",
-             _gaps([*read_gaps(folder), *gaps]), *(_figure(folder, one) for one in pictures)]
+             _gaps([*read_gaps(folder), *gaps]), *(_figure(folder, path) for path in pictures)]
     if tables:
-        parts.append("<h2>Tables</h2>" + "".join(_table(folder, one) for one in tables))
+        parts.append("<h2>Tables</h2>" + "".join(_table(folder, path) for path in tables))
     if notebooks:
-        parts.append("<h2>Notebooks</h2><ul>" + "".join(f"<li>{_link(folder, one, one.name)}</li>" for one in notebooks)
+        parts.append("<h2>Notebooks</h2><ul>"
+                     + "".join(f"<li>{_link(folder, path, path.name)}</li>" for path in notebooks)
                      + "</ul>")
-    if old := [one for one in every if one not in new]:
+    if old := [path for path in every if path not in new]:
         parts.append("<h2>Of earlier runs</h2><p>In this folder, but not made now; their models and settings "
                      "may have been others.</p><ul>"
-                     + "".join(f"<li>{_link(folder, one, one.relative_to(folder).as_posix())}</li>" for one in old)
+                     + "".join(f"<li>{_link(folder, path, path.relative_to(folder).as_posix())}</li>" for path in old)
                      + "</ul>")
     head = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
             f'content="width=device-width"><title>{html.escape(title)}</title>')

@@ -95,9 +95,9 @@ def _manifest(store: Path, models: Sequence[str], format: str, rule: str) -> pl.
     held: dict[str, list] = {}
     for shard in find_shards(store, models or None, [format], [rule]):
         held.setdefault(shard.model, []).append(shard)
-    values = lambda shards, part: {str(one.identity.must[part]) for one in shards if part in one.identity.must}
-    rows = [{"model": model, "studies": len({one.study for one in shards}),
-             "transcripts": len(set().union(*(one.inputs for one in shards))),
+    values = lambda shards, part: {str(shard.identity.must[part]) for shard in shards if part in shard.identity.must}
+    rows = [{"model": model, "studies": len({shard.study for shard in shards}),
+             "transcripts": len(set().union(*(shard.inputs for shard in shards))),
              **{part: " and ".join(sorted(values(shards, part))) or None for part in DIGESTS}}
             for model, shards in held.items()]
     counts = pl.DataFrame(rows, schema=dict(model=pl.String, studies=pl.Int64, transcripts=pl.Int64)

@@ -92,4 +92,4 @@ def test_options_of_models_that_keep_their_own_attention(llama, capsys):
     np.testing.assert_allclose([-one["option_logprobs"][n][list(options["wulff2020", "exp1"]).index(answer)]
                                 for n, answer in enumerate(transcript.responses)], one["nll"], atol=1e-4)
     scoring.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), option_logprobs="all", progress="lines")
-    assert "this kind of model reads each anew" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
+    assert "this kind of model reads each from its start" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
