@@ -13,6 +13,7 @@ from .store.read import scan_scores as scan_scores
 from .stats.means import mean_nll as mean_nll
 from .stats.effect_sizes import misalignment as misalignment
 from .stats.paired import paired_means as paired_means
+from .stats import paired as paired
 
 from . import contribute as contribute
 from . import data as data

@@ -165,6 +165,7 @@ def as_table(
     rows: dict,  # name -> row with a summary or a caption, or a text
 ) -> str:  # Markdown
     "Returns the names with one line each, as a Markdown table."
-    line = lambda row: row if isinstance(row, str) else getattr(row, "summary", None) or row.caption
+    by = lambda row: " Drawn by `psych201 describe`." if getattr(row, "notebook", "") == "describe" else ""
+    line = lambda row: row if isinstance(row, str) else getattr(row, "summary", None) or row.caption + by(row)
     return "\n".join(["| name | what it is |", "|---|---|",
                       *(f"| `{name}` | {line(row)} |" for name, row in rows.items())])

@@ -272,7 +272,8 @@ def check_study(
     check.passed_over += [f"{file.name}: holds what another file holds" for file in study.files if file not in files
                           and not file.problem and not check.totals["file"]]
     if study.card and study.card.title == TEMPLATE_TITLE:
-        check.note("template", check.files[0], None, None, f"the title of {study.study} is {study.card.title!r}.")
+        title = f"the title in the study.toml of {study.study} is {study.card.title!r}."
+        check.note("template", check.files[0], None, None, title)
     for source, line, record in read_records(files, report, study.study):
         check.records += 1
         if record is not None:

@@ -168,8 +168,8 @@ def load_data(
 ) -> Dataset:
     """Loads checked transcripts from any kind of source.
 
-    Raises `DataError` naming source, line and field (with collect, lists these instead), and `ValueError` for an
-    unknown study.
+    Raises `DataError` naming source, line and field, or lists these in `problems` with `on_error="collect"`; raises
+    `ValueError` for an unknown study.
     """
     if on_error not in ("raise", "collect"):
         raise ValueError(f"on_error is 'raise' or 'collect', not {on_error!r}.")

@@ -93,7 +93,7 @@ class LanguageModelScorer:
     language_model: LanguageModel
     format: str = "plain"  # a key of formats.FORMATS
     max_tokens: int = 0  # longest input; 0: the context window
-    rule: str = "span"  # how the tokens of responses are found; one of published.RULES
+    rule: str = "span"  # how the tokens of responses are found; one of inputs.paper_rule.RULES
     # (study, experiment) -> option -> token ids; from options.choose_options
     options: dict = field(default_factory=dict, repr=False)
     budget: int | None = None  # tokens per batch; see batching.score_batch

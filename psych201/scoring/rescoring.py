@@ -176,7 +176,7 @@ def check_precision(
     store: str | Path,
     n: int = 10,  # how many to rescore
 ) -> pd.DataFrame:  # from precision_moves
-    "Rescores selection stored transcripts in float32; raises `ValueError` if `exact` is another model or not float32."
+    "Rescores n stored transcripts in float32; raises `ValueError` if `exact` is another model or not float32."
     if exact.name != scorer.name or exact.dtype != "float32":
         raise ValueError(f"To check {scorer.name} takes {scorer.name} in float32, not {exact.name} in {exact.dtype}.")
     selection = evenly_spaced(transcripts, n)

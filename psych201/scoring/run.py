@@ -57,7 +57,7 @@ def make_scorer(
     format: str = "plain",  # a key of formats.FORMATS
     max_tokens: int | None = None,  # longest input; 0: the context window; None: as in settings.ini
     option_logprobs: str = "single",  # whose log-probabilities are kept; one of options.OPTION_MODES
-    rule: str = "span",  # how the tokens of responses are found; one of published.RULES
+    rule: str = "span",  # how the tokens of responses are found; one of inputs.paper_rule.RULES
     **how,  # dtype, device, revision; see models.load_model
 ) -> Scorer:
     "Makes the scorer of a name; raises `ValueError` for an unknown name, format, rule or option mode."
@@ -213,7 +213,7 @@ def score(
     max_tokens: int | None = None,
     # whose log-probabilities are kept; one of options.OPTION_MODES; for a model or a name
     option_logprobs: str = "single",
-    rule: str = "span",  # how the tokens of responses are found; one of published.RULES; for a model or a name
+    rule: str = "span",  # how the tokens of responses are found; one of inputs.paper_rule.RULES; for a model or a name
     overwrite: bool = False,  # True: rescore these transcripts, replacing their stored scores
     prune: bool = False,  # True: remove stored transcripts of these studies that are no longer in the data
     progress: str = "widget",  # widget, bar, lines or none; see Progress

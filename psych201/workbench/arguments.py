@@ -30,7 +30,8 @@ OPTIONS = {
                                          "an archive, train of the hub)"),
     "--studies": dict(nargs="+", metavar="STUDY", help="only these studies"),
     "--limit": dict(type=_whole_number, metavar="N", help="at most N transcripts per study, evenly spread (0: all)"),
-    "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go"),
+    "--output": dict(metavar="FOLDER", help="where scores, notebooks and figures go (default: a folder in the "
+                                            "runs_path of settings.ini)"),
     "--store": dict(metavar="FOLDER", help="the store of scores to read (default: scores/ of the output folder)"),
     "--format": dict(metavar="NAME", help=f"how a transcript becomes input (default: plain): {in_words(FORMATS)}; or "
                                           "paper: plain, as published (--rule paper)"),

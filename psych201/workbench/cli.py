@@ -170,7 +170,7 @@ def _demo_on_data(names: list[str], folder: Path, limit: int | None, output: Pat
 
 # %% ../../nbs/workbench/07_cli.ipynb #demo-command
 def _demo_command(arguments: argparse.Namespace) -> int:
-    "psych201 demo: packaged models, model organism and baselines on the sample, and all figures; then PSYCH201_DATA."
+    "psych201 demo: scores the models that come with the package, draws their figures; then the same for PSYCH201_DATA."
     from psych201.models import cards
 
     output = Path(arguments.output or load_settings().runs_path / "demo")
@@ -216,7 +216,7 @@ def _add_score_and_paper(commands: argparse._SubParsersAction) -> None:
                          *(name for name in OPTIONS if name != "--store"))
     score.add_argument("models", nargs="+", metavar="MODEL",
                        help="packaged name, hub id, folder, .gguf file, BASE+ADAPTER, a name of models.csv, "
-                            f"NAME=any of these, or a baseline ({in_words(BASELINES)})")
+                            f"NAME=folder, file or hub id, or a baseline ({in_words(BASELINES)})")
     paper = _add_command(commands, _paper_command, "psych201 paper --output runs/mine", "--store", "--output",
                          "--format", "--rule")
     paper.add_argument("--models", nargs="+", metavar="MODEL", help="only these models (default: all that are scored)")

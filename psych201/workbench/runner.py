@@ -21,7 +21,7 @@ from shutil import which
 # %% ../../nbs/workbench/03_runner.ipynb #import-argparse-1
 from ..errors import UserError
 from ..models.names import name_and_place
-from .kernels import kernel_in_force, this_python, warm_kernels
+from .kernels import NO_WIDGETS, kernel_in_force, this_python, warm_kernels
 
 # %% ../../nbs/workbench/03_runner.ipynb #workbencherror
 class WorkbenchError(UserError):
@@ -69,7 +69,7 @@ def _execute(notebook: Path, copy: Path, parameters: dict, verbose: bool) -> Non
     "Runs papermill with this Python as kernel; raises `WorkbenchError` with the notebook's error in one line."
     import papermill
 
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm, in kernels without ipywidgets
+    os.environ.update(NO_WIDGETS | os.environ)
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
         with this_python():
