@@ -123,4 +123,4 @@ def source_hash(
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/scoring/00_scorer.ipynb #source-now
-source_hash()
+_IMPORTED = source_hash()  # kept in its cache, whatever happens to the files later
