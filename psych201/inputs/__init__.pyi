@@ -33,6 +33,7 @@ from .paper_rule import compare_rules as compare_rules
 from .options import is_quantity as is_quantity
 from .options import distinct_responses as distinct_responses
 from .options import own_keys as own_keys
+from .options import experiments_with_own_keys as experiments_with_own_keys
 from .options import option_counts as option_counts
 from .options import choose_options as choose_options
 from .options import check_options as check_options

@@ -14,13 +14,14 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
+from ..inputs.options import experiments_with_own_keys
 from .means import check_single
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items
 ITEMS = dict(study=pl.String, experiment=pl.String, person=pl.String, transcript=pl.String, response_index=pl.Int32,
              response=pl.String,
-             context=pl.String, trial=pl.String)  # columns of find_items
+             context=pl.String, trial=pl.String, own_keys=pl.Boolean)  # columns of find_items
 
 # %% ../../nbs/stats/11_ceiling.ipynb #digests
 def _digests(transcript: Transcript) -> list[tuple[str, str]]:
@@ -39,11 +40,23 @@ def _digests(transcript: Transcript) -> list[tuple[str, str]]:
 def find_items(
     transcripts: Iterable[Transcript],
 ) -> pl.DataFrame:  # columns of ITEMS, one row per response
-    "Finds the item that each response answers; repeated transcripts count once."
-    rows = [(transcript.study, transcript.experiment, transcript.person, transcript.key, i, response, *digests)
-            for transcript in {transcript.key: transcript for transcript in transcripts}.values()
-            for i, (response, digests) in enumerate(zip(transcript.responses, _digests(transcript), strict=True))]
+    """Finds the item that each response answers; repeated transcripts count once.
+
+    own_keys: in this experiment the same option has different names for different people.
+    """
+    each = {transcript.key: transcript for transcript in transcripts}.values()
+    differ = experiments_with_own_keys(each)
+    rows = []
+    for transcript in each:
+        person = (transcript.study, transcript.experiment, transcript.person, transcript.key)
+        answers = enumerate(zip(transcript.responses, _digests(transcript), strict=True))
+        rows += [(*person, i, response, *digests, person[:2] in differ) for i, (response, digests) in answers]
     return pl.DataFrame(rows, schema=ITEMS, orient="row")
+
+# %% ../../nbs/stats/11_ceiling.ipynb #comparable
+def _comparable(items: pl.DataFrame, by: str) -> pl.DataFrame:
+    "Returns the items whose answers mean the same for everyone: all by context, those without own keys by trial."
+    return items.filter(~pl.col("own_keys")) if by == "trial" else items
 
 # %% ../../nbs/stats/11_ceiling.ipynb #others
 def _others(rows: pl.DataFrame, *by: str) -> pl.Expr:
@@ -57,7 +70,8 @@ WEIGHTS = (0.3, 1, 3, 10, 30, 100)
 
 # %% ../../nbs/stats/11_ceiling.ipynb #answer-bounds
 def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
-    "Returns the responses to items that other people answered too, each with its bounds (nats)."
+    "Returns the comparable responses to items that other people answered too, each with its bounds (nats)."
+    items = _comparable(items, by)
     keys, answer = ["study", "experiment"], ["study", "experiment", "response"]
     options = pl.col("response").n_unique().over(keys)
     share = (_others(items, *answer) + 0.5) / (_others(items, *keys) + options / 2)
@@ -74,8 +88,7 @@ def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
 
 # %% ../../nbs/stats/11_ceiling.ipynb #ceiling-schema
 CEILING = dict(study=pl.String, by=pl.String, items=pl.Int64, participants=pl.Int64, responses=pl.Int64, alone=pl.Int64,
-               low=pl.Float64,
-               high=pl.Float64, note=pl.String)  # columns of noise_ceiling
+               own_keys=pl.Int64, low=pl.Float64, high=pl.Float64, note=pl.String)  # columns of noise_ceiling
 
 # %% ../../nbs/stats/11_ceiling.ipynb #noise-ceiling
 def noise_ceiling(
@@ -87,20 +100,23 @@ def noise_ceiling(
     low = mean(-log(a / n)), with a of the n answers to the item equal to the response. high = mean(-log((a' + w s) /
     (n' + w))), with counts a', n' of other people, the experiment's share s = (other people's equal answers + 1/2) /
     (other people's answers + options / 2), and the weight w of `WEIGHTS` that predicts the study's other people best.
-    `alone` counts responses to items of one person, which are left out. Raises `ValueError` for an unknown `by`.
+    `alone` counts responses to items of one person, `own_keys` those of people with keys of their own (by trial); both
+    are left out. Raises `ValueError` for an unknown `by`.
     """
     if by not in ("context", "trial"):
         raise ValueError(f"Items are told apart by context or by trial, not by {by!r}.")
     table = _bounded(items, by).group_by("study").agg(
         items=pl.col(by).n_unique(), participants=pl.col("person").n_unique(), responses=pl.len(),
         low=pl.col("low").mean(), high=pl.col("high").mean())
-    every = items.group_by("study", maintain_order=True).agg(every=pl.len())
+    every = items.group_by("study", maintain_order=True).agg(
+        every=pl.len(), own_keys=pl.col("own_keys").sum() if by == "trial" else pl.lit(0))
     every = every.join(table, on="study", how="left", maintain_order="left")
     counts = every.with_columns(pl.col("items", "participants", "responses").fill_null(0), by=pl.lit(by))
-    undefined = pl.when(pl.col("low").is_null()).then(
-        pl.lit(f"undefined: no two people had the same {by}")).otherwise(pl.lit(""))
-    return counts.with_columns(alone=pl.col("every") - pl.col("responses"),
-                               note=undefined).select(list(CEILING)).cast(CEILING)
+    why = pl.when(pl.col("own_keys") > 0).then(pl.lit("undefined: people had keys of their own")).otherwise(
+        pl.lit(f"undefined: no two people had the same {by}"))
+    return counts.with_columns(
+        alone=pl.col("every") - pl.col("responses") - pl.col("own_keys"),
+        note=pl.when(pl.col("low").is_null()).then(why).otherwise(pl.lit(""))).select(list(CEILING)).cast(CEILING)
 
 # %% ../../nbs/stats/11_ceiling.ipynb #against
 def against_ceiling(
@@ -161,7 +177,8 @@ def expected_distance(
 def _shares_by_item(choices: pl.DataFrame, items: pl.DataFrame, by: str) -> pl.DataFrame:
     "Returns one row per item and option: n (answers to the item), participants, people and model (shares)."
     key = ["transcript", "response_index"]
-    rows = choices.join(items.select(*key, "person", by), on=key).filter(pl.col("given").any().over(by, "option"))
+    rows = choices.join(_comparable(items, by).select(*key, "person", by), on=key)
+    rows = rows.filter(pl.col("given").any().over(by, "option"))
     rows = rows.filter(pl.col("chosen").any().over(key)).with_columns(p=pl.col("logprob").cast(pl.Float64).exp())
     rows = rows.with_columns(p=pl.col("p") / pl.col("p").sum().over(key))
     counts = rows.filter("chosen").group_by(by).agg(n=pl.len(), participants=pl.col("person").n_unique())
@@ -193,8 +210,9 @@ def distribution_scores(
 ) -> pl.DataFrame:
     """Compares a model's distribution over the options of each item with people's.
 
-    tv and js as in `distribution_distances`, tv_expected as in `expected_distance`; entropies and js in nats. Raises
-    `ValueError` if no item has enough people, or for several models, formats or rules.
+    tv and js as in `distribution_distances`, tv_expected as in `expected_distance`; entropies and js in nats. By trial,
+    experiments with `own_keys` are left out. Raises `ValueError` if no item has enough people, or for several models,
+    formats or rules.
 
     Columns: study, the item, n, participants, options, entropy_people, entropy_model, tv, tv_expected, js.
     """
@@ -202,8 +220,10 @@ def distribution_scores(
     table = _shares_by_item(choices, items, by).filter(pl.col("participants") >= least)
     each, people, model = _padded(table, by)
     if each.is_empty():
+        differ = len(items) - len(_comparable(items, by))
+        own = f" ({differ:,} of {len(items):,} responses are of people with keys of their own.)" if differ else ""
         raise ValueError(f"No {by} was answered by {least} people or more; ask for fewer, "
-                         "or tell items apart by trial.")
+                         f"or tell items apart by trial.{own}")
     tv, js = distribution_distances(people, model)
     return each.with_columns(entropy_people=_entropy(people), entropy_model=_entropy(model), tv=tv,
                              tv_expected=expected_distance(model, each["n"].to_numpy(), draws, seed), js=js)

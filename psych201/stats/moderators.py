@@ -97,7 +97,8 @@ def item_entropy(
 ) -> pl.DataFrame:  # transcript, response_index, entropy (nats; null if too few others answered)
     """Computes the entropy of other people's answers to the item of each response (nats).
 
-    entropy = log N - Σ n log n / N over counts n of the N answers of other people. Raises `ValueError` if `least` < 1.
+    entropy = log N - Σ n log n / N over counts n of the N answers of other people; unknown in experiments in which
+    people had keys of their own. Raises `ValueError` if `least` < 1.
     """
     if least < 1:
         raise ValueError(f"An entropy takes answers of others, so at least 1, not {least}.")
@@ -110,7 +111,8 @@ def item_entropy(
     others = pl.col("total") - pl.col("own")
     entropy = (others.log() - (pl.col("whole") - pl.col("less")) / others).clip(0)
     each = each.select("trial", "person", entropy=pl.when(others >= least).then(entropy))
-    return items.join(each, on=["trial", "person"], how="left", maintain_order="left").select(*RESPONSE_KEY, "entropy")
+    placed = items.join(each, on=["trial", "person"], how="left", maintain_order="left")
+    return placed.select(*RESPONSE_KEY, entropy=pl.when(~pl.col("own_keys")).then("entropy"))
 
 # %% ../../nbs/stats/12_moderators.ipynb #with-halves
 def _with_halves(scores: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:

@@ -1,9 +1,11 @@
 """The notebooks themselves: tags, templates without outputs, style, README; every analysis runs on a tiny model."""
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import polars as pl
@@ -13,6 +15,7 @@ from helpers import ROOT
 from psych201 import data, scoring, store
 from psych201.models.cards import card
 from psych201.catalogue import BASELINES
+from psych201.workbench.page import read_gaps
 from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
@@ -27,7 +30,7 @@ PARAMETERS = {
        for name in ("misalignment", "robustness", "generations", "domains", "calibration", "supplement")},
     "domains": {"models": ["tiny-llama", "tiny-gemma"], "pairs": [["tiny-gemma", "tiny-llama"]],
                 "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
-    "chance": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"], "least": 1,
+    "chance": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"],
                "domains": dict.fromkeys(["simulated2026bandit", "simulated2026riskychoice"], "Decision Making")},
     "data_set": {"models": ["tiny-llama", "tiny-gemma"], "data": ["sample"]},
     "published": {"width": 89.0},
@@ -111,10 +114,10 @@ def test_an_analysis_runs(path, tmp_path, scored):
         shared, sensitivity = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("shared", "sensitivity"))
         assert shared["responses"].to_list() == [80, 48] and sensitivity.select("subject", "format").n_unique() == 10
     if path.stem == "chance":
-        rows, means, items = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("chance", "chance_by_domain", "distributions"))
+        rows, means = (pl.read_csv(tmp_path / "tables" / f"{name}.csv") for name in ("chance", "chance_by_domain"))
         assert means["studies"].to_list() == [2, 2] and means["responses"].to_list() == [128, 128]
         assert means["r2"].to_list() == pytest.approx([rows.filter(model=model, baseline="baseline:uniform")["r2"].mean() for model in means["model"]])
-        assert items.group_by("model").agg(pl.col("responses").sum() + pl.col("dropped").first())["responses"].to_list() == [128, 128]
+        assert [gap.what for gap in read_gaps(tmp_path)] == ["distributions"]  # everyone in the sample has keys of their own
 
 
 # Of some analyses a table, columns that it must have, and its rows; how many people and responses is in each.
@@ -124,6 +127,22 @@ TABLES = {
     "domains": ("figures/domains.csv", {"studies", "dropped", "cohens_d", "low", "high"}, 1),
     "generations": ("tables/slopes.csv", {"n", "slope", "unscored"}, 1),
 }
+
+
+def test_people_with_the_same_keys_are_compared(tmp_path):
+    "Twelve people answer two questions with the same keys; others, with keys of their own, are counted and left out."
+    ask = lambda person, keys: f"Press {keys[0]} or {keys[1]}.\nWord: <<{keys[person % 2]}>>\nNonword: <<{keys[person % 3 == 0]}>>\n"
+    for study, keys in (("same", ["FJ"] * 12), ("own", ["AB", "CD", "EG", "HI", "KL", "MN"] * 2)):
+        (tmp_path / study).mkdir()
+        records = [{"text": ask(person, pair), "experiment": "exp1", "participant": str(person)} for person, pair in enumerate(keys)]
+        (tmp_path / study / "prompts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    sources = [str(tmp_path / study) for study in ("same", "own")]
+    scoring.score("tiny-llama", data.load_data(sources), tmp_path / "scores", progress="none")
+    run_notebook("chance", tmp_path / "done.ipynb", {"store": str(tmp_path / "scores"), "data": sources, "output": str(tmp_path)}, verbose=False)
+    table = pl.read_csv(tmp_path / "tables" / "distributions.csv")
+    assert (table["items"].sum(), table["responses"].sum()) == (2, 24)
+    assert table["dropped"].unique().to_list() == table["own_keys"].unique().to_list() == [24]
+    assert table["entropy_people"].max() == pytest.approx(np.log(2))
 
 
 class Formatted:

@@ -1,9 +1,13 @@
 """The noise ceiling against an enumeration of its definition."""
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from psych201 import stats
 from psych201.stats.ceiling import WEIGHTS, find_items
+from psych201.store.option_table import CHOICES
 from psych201.transcripts import Transcript
 
 
@@ -44,3 +48,49 @@ def test_the_weight_is_the_one_that_predicts_the_other_people_best(people, optio
         np.testing.assert_allclose((row["low"], row["high"]), enumerated(transcripts), rtol=1e-9)
         highs.append(row["high"])
     assert options > 2 or np.mean(highs) < np.log(2) + 0.02
+
+
+def perfect(own: bool, people: int = 25, items: int = 30) -> tuple[list[Transcript], pl.DataFrame, float]:
+    "Two-choice people, with the same keys or keys of their own; a model that knows each item's probability; its entropy."
+    random = np.random.default_rng(0)
+    chance, transcripts, rows = random.beta(1, 1, items), [], []
+    for person in range(people):
+        keys = random.choice(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), 2, replace=False) if own else np.array(["F", "J"])
+        chosen = (random.random(items) > chance).astype(int)
+        lines = "".join(f"String {i}. You press <<{keys[key]}>>.\n" for i, key in enumerate(chosen))
+        transcripts.append(Transcript(f"Press {keys[0]} for word and {keys[1]} for nonword.\n{lines}", "wulff2020", "e", str(person)))
+        rows += [("m", "plain", "span", "wulff2020", "e", transcripts[-1].person, transcripts[-1].key, i, keys[j],
+                  float(np.log([chance[i], 1 - chance[i]][j])), bool(j == key), True, "float32") for i, key in enumerate(chosen) for j in (0, 1)]
+    entropy = -chance * np.log(chance) - (1 - chance) * np.log(1 - chance)
+    return transcripts, pl.DataFrame(rows, schema=CHOICES, orient="row"), float(entropy.mean())
+
+
+def test_a_perfect_model_of_people_with_the_same_keys():
+    transcripts, choices, entropy = perfect(own=False)
+    table = stats.distribution_scores(choices, find_items(transcripts))
+    assert table["entropy_people"].mean() < np.log(2) and abs(table["entropy_model"].mean() - entropy) < 1e-6
+    assert abs((table["tv"] - table["tv_expected"]).mean()) < 0.02
+    row = stats.noise_ceiling(find_items(transcripts), "trial").row(0, named=True)
+    assert row["low"] < entropy < row["high"] < entropy + 0.1 and row["own_keys"] == 0
+
+
+def test_people_with_keys_of_their_own_are_left_out_by_trial():
+    "Letters that mean different things were compared: an entropy of 2.64 for .46, a ceiling of 1.86 and more for two keys."
+    transcripts, choices, entropy = perfect(own=True)
+    items = find_items(transcripts)
+    with pytest.raises(ValueError, match="750 of 750 responses are of people with keys of their own"):
+        stats.distribution_scores(choices, items)
+    row = stats.noise_ceiling(items, "trial").row(0, named=True)
+    assert (row["responses"], row["own_keys"], row["low"], row["note"]) == (0, 750, None, "undefined: people had keys of their own")
+    assert stats.item_entropy(transcripts)["entropy"].null_count() == 750
+    same, more, _ = perfect(own=False)  # another experiment is not affected
+    both = [*transcripts, *(replace(one, experiment="same") for one in same)]
+    keys = {one.key: replace(one, experiment="same").key for one in same}
+    more = more.with_columns(experiment=pl.lit("same"), transcript=pl.col("transcript").replace_strict(keys), person=pl.col("person").str.replace("/e/", "/same/"))
+    assert len(stats.distribution_scores(pl.concat([choices, more]), find_items(both))) == 30
+    assert stats.against_ceiling(scores_of(choices), items, "trial")["responses"].to_list() == []
+
+
+def scores_of(choices: pl.DataFrame) -> pl.DataFrame:
+    "The scores that go with choices."
+    return choices.filter("chosen").with_columns(nll=-pl.col("logprob"))
