@@ -78,6 +78,12 @@ TABLE_NOTES = {
     "experiments": "x, y: place on the map, and the shares of the variance between studies that both components hold; "
                    "nearest: the experiment of another study whose instructions are most alike, and "
                    "their cosine (1: the same).",
+    "misalignment_over_studies": "estimate, low, high: mean over studies with equal weights and its 95% t interval, in "
+                                 "nats; next_low, next_high: where the effect in one more study would lie; weighted: "
+                                 "the mean by inverse variance, with its interval; p_q: test that studies do not "
+                                 "differ; p_correlation: test that effects have nothing to do with their standard "
+                                 "errors, without which the weighted mean is biased; tau: standard deviation of "
+                                 "effects between studies.",
 }  # name of a file -> description of its columns
 
 # %% ../../nbs/workbench/00_page.ipynb #table-part

@@ -190,6 +190,53 @@ def test_meta_analysis_of_errors_that_come_from_eight_people():
     assert 0.92 <= mean <= 0.98 and 0.9 <= one_more <= 0.98, (mean, one_more)
 
 
+def skewed(random, n: int, sigma: float) -> np.ndarray:
+    "n values with mean 0 and standard deviation 1: normal, or lognormal with this sigma."
+    if not sigma:
+        return random.normal(size=n)
+    return (random.lognormal(0, sigma, n) - np.exp(sigma**2 / 2)) / np.sqrt((np.exp(sigma**2) - 1) * np.exp(sigma**2))
+
+
+def studies_of(random, studies: int, sigma: float, of_studies: float, between: float) -> tuple[list, list, np.ndarray]:
+    "Effects, standard errors and true effects of studies of 5 to 200 people, and the true effect of a next one."
+    true = TRUTH + between * skewed(random, studies + 1, of_studies)
+    found = []
+    for effect, n in zip(true[:-1], np.clip(random.lognormal(3, 1, studies).round(), 5, 200).astype(int), strict=True):
+        responses = np.ceil(random.lognormal(3, 1, n))
+        found.append(cluster_interval(effect + 0.3 * skewed(random, n, sigma) + skewed(random, n, sigma) / responses**0.5, responses))
+    return [one["estimate"] for one in found], [one["se"] for one in found], true
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma, of_studies, between, studies, least", [
+    (0, 0, 0.2, 5, 0.92), (0, 0, 0.02, 20, 0.92), (1, 0, 0.2, 20, 0.92), (1, 0, 0.02, 8, 0.89), (1, 0, 0.02, 40, 0.89), (1, 1, 0.2, 20, 0.85)])
+def test_the_mean_over_studies_of_skewed_people(sigma, of_studies, between, studies, least):
+    "With equal weights; the weighted mean is surer of a wrong answer the more studies there are, and says so."
+    hits = []
+    for seed in range(DATA_SETS):
+        random = np.random.default_rng(seed)
+        effect, se, true = studies_of(random, studies, sigma, of_studies, between)
+        mean = random_effects(effect, se, draws=400)
+        hits.append((mean["low"] <= TRUTH <= mean["high"], mean["weighted_low"] <= TRUTH <= mean["weighted_high"],
+                     mean["next_low"] <= true[-1] <= mean["next_high"], bool(mean["warning"])))
+    equal, weighted, one_more, warned = np.mean(hits, 0)
+    assert least <= equal <= 0.98 and one_more >= 0.92, (equal, one_more)
+    if not sigma:
+        assert 0.92 <= weighted <= 0.98 and warned < 0.15, (weighted, warned)
+    elif between < 0.1 and studies > 20:
+        assert weighted < 0.5 and warned > 0.9, (weighted, warned)
+
+
+def test_heterogeneity_of_the_teacher_expectancy_studies():
+    "Raudenbush (1985), 19 studies: Q = 35.83 and, with tau2 by Paule and Mandel, I2 = 66.4 % in R's metafor."
+    effect = [0.03, 0.12, -0.14, 1.18, 0.26, -0.06, -0.02, -0.32, 0.27, 0.80, 0.54, 0.18, -0.02, 0.23, -0.18, -0.06, 0.30, 0.07, -0.07]
+    variance = [0.0156, 0.0216, 0.0279, 0.1391, 0.1362, 0.0106, 0.0106, 0.0484, 0.0269, 0.0630, 0.0912, 0.0497, 0.0835, 0.0841, 0.0253, 0.0279,
+                0.0193, 0.0088, 0.0303]
+    found = random_effects(effect, np.sqrt(variance))
+    assert (round(found["q"], 2), round(found["i2"], 3)) == (35.83, 0.664)
+    assert found["estimate"] == pytest.approx(np.mean(effect)) and found["warning"]
+
+
 def two_conditions(random, studies: int, most: int) -> pl.DataFrame:
     "A mean for each person and model, from the mixed model itself; studies have 4 to `most` people."
     rows = []
