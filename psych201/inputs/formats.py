@@ -98,8 +98,8 @@ def format_readings(
 ) -> list[Reading]:  # with as many responses as the transcript has
     "Returns the transcript in a format; raises `ValueError` for an unknown name or a lost response."
     check_format(name)
-    format, more = (FORMATS[name] if transcript.spans else plain), ([] if prepared is None else [prepared])
-    readings = as_readings(format(transcript, tokenizer, *more))
+    more = [] if prepared is None else [prepared]
+    readings = as_readings(FORMATS[name](transcript, tokenizer, *more) if transcript.spans else plain(transcript))
     check_readings(readings, len(transcript.spans), name, repr(transcript))
     return readings
 

@@ -15,7 +15,7 @@ import torch
 
 # %% ../../nbs/likelihood/07_nll.ipynb #nll-import-std-2
 from ..inputs.tokens import Tokens
-from .continuations import continue_options
+from .continuations import continue_options, one_begins_another
 from .forward import ModelInput, head_of, logprobs_at
 from .head import Head
 from .logprobs import Candidates
@@ -79,6 +79,30 @@ def _option_candidates(tokens: Tokens, begins: np.ndarray, after: np.ndarray) ->
     first = np.array([ids[0] for ids in tokens.options], dtype=np.int64)
     return [Candidates(begins[after > begins], first)] if tokens.options else []
 
+# %% ../../nbs/likelihood/07_nll.ipynb #ends-of-options
+def _ends_at(tokens: Tokens, response: int) -> tuple[tuple[int, ...], ...]:
+    "Returns the token sequences any of which ends this response; () if nothing does."
+    end = tuple(tokens.ids[tokens.end[response] : tokens.close[response]].tolist())
+    if tokens.marked is None or not tokens.marked[response]:
+        return (end,) if end else ()
+    whole, half = (ids.tolist() for ids in tokens.closing)
+    if len(end) == 1 and end[0] in whole:
+        return tuple((token,) for token in whole)
+    if len(end) == 2 and end[0] in half:
+        return tuple((token,) for token in whole) + tuple((end[0], token) for token in half)
+    return (end,) if end else ()
+
+
+def _by_ends(tokens: Tokens, responses: np.ndarray) -> dict[tuple[tuple[int, ...], ...], list[int]]:
+    "Groups responses, by their place in the list, by what ends their options; those without an end are left out."
+    if not one_begins_another(tokens.options):
+        return {((),): list(range(len(responses)))}
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for number, response in enumerate(responses):
+        if ends := _ends_at(tokens, response):
+            groups.setdefault(ends, []).append(number)
+    return groups
+
 # %% ../../nbs/likelihood/07_nll.ipynb #option-logprobs
 def _option_logprobs(model: torch.nn.Module, head: Head | None, tokens: Tokens, filled: np.ndarray,
                      candidates: list[torch.Tensor]) -> np.ndarray | None:
@@ -86,9 +110,11 @@ def _option_logprobs(model: torch.nn.Module, head: Head | None, tokens: Tokens, 
     if not tokens.options:
         return None
     logprobs = np.full((len(tokens.start), len(tokens.options)), np.nan)
-    for first in candidates:
-        logprobs[filled] = continue_options(model, head, tokens.ids, tokens.start[filled], tokens.options,
-                                            first.double().cpu().numpy())
+    for first in candidates:  # one table, or none if there is nothing to score
+        first, places = first.double().cpu().numpy(), np.flatnonzero(filled)
+        for ends, rows in _by_ends(tokens, places).items():
+            logprobs[places[rows]] = continue_options(model, head, tokens.ids, tokens.start[places[rows]],
+                                                      tokens.options, first[rows], ends)
     return logprobs
 
 # %% ../../nbs/likelihood/07_nll.ipynb #score-tokens

@@ -66,6 +66,9 @@ def _join(responses: list[str], scores: list[ResponseScores], reads: list[_Read]
     scored = pl.DataFrame({"response_index": index, **_stacked(scores)}, schema_overrides={"response_index": pl.Int64})
     rows = marked.join(scored, on="response_index", how="left", maintain_order="left")
     rows = rows.with_columns(reason=_reason(cut_off, unknown))
+    if "option_logprobs" in rows.columns:  # none where a response has no place, or an option no end
+        options = pl.col("option_logprobs").cast(pl.List(pl.Float64))
+        rows = rows.with_columns(pl.when(~options.list.eval(pl.element().is_nan()).list.any()).then(options))
     return rows.with_columns(pl.col("close_nll").fill_nan(None), *(
         pl.when(pl.col("reason").is_null()).then(name).alias(name)
         for name in ("nll", "argmax_right", "first_entropy")))

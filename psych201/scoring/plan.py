@@ -172,7 +172,7 @@ def announce_options(
 # %% ../../nbs/scoring/08_plan.ipynb #unchanged
 def _unchanged(scorer: LanguageModelScorer, plan: Plan, dataset: Iterable[Transcript]) -> list[Transcript]:
     "Returns the transcripts whose model input equals that in the format this one is compared with."
-    before = replace(scorer, format=compared_with(scorer.format))
+    before = replace(scorer, format=compared_with(scorer.format), prepared=None)
     return [transcript for transcript in dataset if plan.inputs[transcript.key] == before.digest(transcript)]
 
 # %% ../../nbs/scoring/08_plan.ipynb #announce-format

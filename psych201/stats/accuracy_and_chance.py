@@ -30,6 +30,16 @@ def accuracy(
         unscored=pl.col("nll").is_null().sum(),
         accuracy=pl.col("argmax_right").filter(pl.col("nll").is_not_null()).mean(), dtype=pl.col("dtype").first())
 
+# %% ../../nbs/stats/08_accuracy_and_chance.ipynb #check-mass
+def _check_mass(rows: pl.DataFrame) -> None:
+    "Raises `ValueError` if options of a model add up to more than 1 (baselines know keys by name only)."
+    wrong = rows.filter(pl.col("mass") > 1.001, ~pl.col("model").str.starts_with("baseline:"))
+    if len(wrong):
+        row = wrong.row(0, named=True)
+        raise ValueError(f"The options of {len(wrong):,} responses add up to more than 1 (the first, of {row['model']} "
+                         f"in {row['study']}, to {row['mass']:.2f}): one option begins another. Such scores were made "
+                         "by an older psych201; score again with --overwrite.")
+
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #option-accuracy
 def option_accuracy(
     choices: pl.DataFrame,  # columns of option_table.CHOICES, of any models, one format and rule
@@ -37,7 +47,8 @@ def option_accuracy(
     """Computes, per response, whether the most probable legal option is the answer, and the mass of all options.
 
     right_option = 1 / number of options tied for the highest probability if the answer is one of them, else 0; mass =
-    Σ exp(logprob) over the legal options, at most 1. Raises `ValueError` for several formats or rules.
+    Σ exp(logprob) over the legal options. Raises `ValueError` for several formats or rules, and if the options of a
+    model add up to more than 1.
 
     Columns: model, those of `means.RESPONSE`, options, right_option, mass; one row per response with two or more
     options.
@@ -46,7 +57,8 @@ def option_accuracy(
     best = pl.col("logprob") >= pl.col("logprob").max() - 1e-6
     rows = choices.filter("given").group_by("model", *RESPONSE, maintain_order=True).agg(
         options=pl.len(), right_option=(best & pl.col("chosen")).sum() / best.sum(),
-        mass=pl.col("logprob").exp().sum().clip(upper_bound=1.0))
+        mass=pl.col("logprob").exp().sum())
+    _check_mass(rows)
     return rows.filter(pl.col("options") > 1)
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #accuracies

@@ -30,7 +30,8 @@ RESPONSES = {
     "argmax_right": pl.Boolean,  # True: every token was the most likely one
     "first_entropy": pl.Float64,  # entropy of the first token's prediction, nats
     "reason": pl.String,  # null: scored; else one of REASONS
-    "option_logprobs": pl.List(pl.Float32),  # nats, one per option in the shard's metadata; null: not computed
+    # nats, one per option in the shard's metadata, with their ends if one option begins another; null: not computed
+    "option_logprobs": pl.List(pl.Float32),
 }  # column -> type
 
 # %% ../../nbs/store/01_schema.ipynb #facts

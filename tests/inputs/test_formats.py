@@ -209,3 +209,11 @@ def test_a_renamed_option_keeps_its_row_and_its_answer(tmp_path):
     rows = store.read_scores(tmp_path)
     assert rows["response"].to_list() == ["J", "F"] and rows["option_logprobs"].is_null().all()
     np.testing.assert_allclose(rows["nll"], of(TINY["tiny-llama"], swapped), atol=1e-5)
+
+
+def test_a_format_that_needs_other_sessions_is_scored(tmp_path, llama, capsys):
+    "It is compared with the format plain, which takes nothing from other sessions; so is a session without a response."
+    people = data.Dataset([Transcript(text, "wulff2020", "exp1", str(n), n, metadata={"age": 20 + n}) for n, text in enumerate(["You choose <<J>>."] * 3 + ["Nothing."])])
+    scoring.score(llama, people, tmp_path, format="persona_shuffled", progress="lines")
+    assert store.read_scores(tmp_path)["nll"].count() == 3
+    assert "1 of 4 transcripts are the same in the format persona_shuffled as in plain" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.stores import picks
 from psych201 import data, models, scoring, store
@@ -93,3 +94,40 @@ def test_options_of_models_that_keep_their_own_attention(llama, capsys):
                                 for n, answer in enumerate(transcript.responses)], one["nll"], atol=1e-4)
     scoring.score(theirs, data.Dataset([transcript]), tmp := mkdtemp(), option_logprobs="all", progress="lines")
     assert "this kind of model reads each from its start" in capsys.readouterr().err and store.read_scores(tmp)["option_logprobs"].null_count() == 0
+
+
+def rated(*answers: str) -> Transcript:
+    "Ratings from 1 to 10."
+    return Transcript("You rate songs from 1 (bad) to 10 (good).\n" + "".join(f"Song {n}: you give it <<{answer}>> points.\n" for n, answer in enumerate(answers)),
+                      "wulff2020", "exp1", answers[0])
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma"])
+def test_an_option_that_begins_another_includes_its_end(name, tmp_path):
+    "P('1') once held P('10'): the options added up to 1.90, and 10 was never the most probable."
+    people = data.Dataset([rated("1", "10", "2", "100"), rated("10", "1", "1", "2")])
+    model = models.load_model(name, device="cpu")
+    scoring.score(model, people, tmp_path, option_logprobs="all", progress="none")
+    table = store.scan_choices(tmp_path).collect()
+    chosen = table.filter("chosen").join(store.read_scores(tmp_path), on=["transcript", "response_index"])
+    np.testing.assert_allclose(-chosen["logprob"], chosen["nll"] + chosen["close_nll"], rtol=1e-5)
+    text = people[0].text[: people[0].spans[1][0]]
+    ids, end = (model.tokenizer(part, add_special_tokens=part == text).input_ids for part in (text, ">>"))
+    whole = [i for i in range(len(model.tokenizer)) if model.tokenizer.decode([*ids[-1:], i]).startswith(model.tokenizer.decode(ids[-1:]) + ">>")]
+    assert end[0] in whole
+    for option, logprob in table.filter(transcript=people[0].key, response_index=1).select("option", "logprob").iter_rows():
+        longer = [*ids, *model.tokenizer(option, add_special_tokens=False).input_ids]
+        with torch.inference_mode():
+            plain = model.model(input_ids=torch.tensor([longer])).logits[0].log_softmax(-1)
+        steps = sum(plain[n - 1, longer[n]].item() for n in range(len(ids), len(longer)))
+        assert logprob == pytest.approx(steps + plain[-1, whole].logsumexp(0).item(), abs=1e-3)
+
+
+def test_options_without_an_end_have_no_probability(tmp_path, llama):
+    "In brackets nothing ends an answer, so 1 and 10 cannot be told apart; answers that do not begin others can."
+    people = data.Dataset([rated("1", "10", "2"), rated("2", "1", "10")])
+    scoring.score(llama, people, tmp_path, format="brackets", option_logprobs="all", progress="none")
+    scores = store.read_scores(tmp_path)
+    assert scores["option_logprobs"].null_count() == len(scores) == scores["nll"].count() == 6
+    scoring.score(llama, data.Dataset([rated("12", "31"), rated("31", "12")]), tmp_path / "two", format="brackets", option_logprobs="all", progress="none")
+    assert store.read_scores(tmp_path / "two")["option_logprobs"].null_count() == 0
