@@ -2052,6 +2052,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'psych201.workbench.page': { 'psych201.workbench.page.Gap': ('workbench/page.html#gap', 'psych201/workbench/page.py'),
                                          'psych201.workbench.page._figure': ('workbench/page.html#_figure', 'psych201/workbench/page.py'),
                                          'psych201.workbench.page._gaps': ('workbench/page.html#_gaps', 'psych201/workbench/page.py'),
+                                         'psych201.workbench.page._glossary': ( 'workbench/page.html#_glossary',
+                                                                                'psych201/workbench/page.py'),
                                          'psych201.workbench.page._link': ('workbench/page.html#_link', 'psych201/workbench/page.py'),
                                          'psych201.workbench.page._pictures': ( 'workbench/page.html#_pictures',
                                                                                 'psych201/workbench/page.py'),

@@ -90,8 +90,8 @@ def random_effects(
 
     estimate = Σ y / k; low, high = estimate ± t(k - 1) · s / √k (Shuster 2010). tau2 by Paule and Mandel (1982); i2 =
     tau2 / (tau2 + v), v = (k - 1) Σ w / ((Σ w)² - Σ w²), w = 1 / se² (Higgins and Thompson 2002); q = Σ w (y -
-    fixed-effect mean)² with p_q from χ²(k - 1). next_low, next_high are quantiles of draws (Nagashima, Noma and
-    Furukawa 2019).
+    fixed-effect mean)² with p_heterogeneity from χ²(k - 1). next_low, next_high are quantiles of draws (Nagashima,
+    Noma and Furukawa 2019).
 
     For comparison, weighted = Σ wy / Σ w with w = 1 / (se² + tau2), weighted_se by Hartung, Knapp, Sidik and Jonkman
     but at least 1 / √Σ w, weighted_low and weighted_high by the same draws; p_correlation: Kendall's test of effect and
@@ -104,8 +104,8 @@ def random_effects(
     """
     values, variances, kept = _usable(effect, se)
     k, ends = len(values), [(1 - level) / 2, (1 + level) / 2]
-    names = ("estimate", "se", "low", "high", "tau2", "i2", "q", "p_q", "next_low", "next_high", "weighted",
-             "weighted_se", "weighted_low", "weighted_high", "p_correlation")
+    names = ("estimate", "se", "low", "high", "tau2", "i2", "q", "p_heterogeneity", "next_low", "next_high",
+             "weighted", "weighted_se", "weighted_low", "weighted_high", "p_correlation")
     result = {"studies": k, "left_out": int((~kept).sum())} | dict.fromkeys(names) | {"warning": ""}
     if k < 2:
         return result | ({"estimate": float(values[0]), "se": float(variances[0] ** 0.5)} if k else {})
@@ -115,7 +115,7 @@ def random_effects(
     typical = (k - 1) * w.sum() / (w.sum() ** 2 - (w**2).sum())
     result |= _equal_weights(values, level) | _together(values, variances) | {
         "tau2": float(model.tau2), "i2": float(model.tau2 / (model.tau2 + typical)), "q": float(model.q),
-        "p_q": float(scipy.stats.chi2.sf(model.q, k - 1)), "weighted": float(model.mean_effect_re),
+        "p_heterogeneity": float(scipy.stats.chi2.sf(model.q, k - 1)), "weighted": float(model.mean_effect_re),
         "weighted_se": float(max(model.sd_eff_w_re_hksj, model.sd_eff_w_re)), "weighted_low": drawn["weighted"][0],
         "weighted_high": drawn["weighted"][1]}
     return result | ({"next_low": drawn["next"][0], "next_high": drawn["next"][1]} if k > 2 else {})

@@ -173,7 +173,8 @@ def _spread(theta: np.ndarray, scale: float) -> dict[str, float]:
 # %% ../../nbs/stats/05_mixed_models.ipynb #mixed-schema
 MIXED = dict(post=pl.String, base=pl.String, studies=pl.Int64, participants=pl.Int64, responses=pl.Int64,
              dropped=pl.Int64, difference=pl.Float64,
-             se=pl.Float64, low=pl.Float64, high=pl.Float64, p=pl.Float64, sd_study=pl.Float64, sd_effect=pl.Float64,
+             se=pl.Float64, low=pl.Float64, high=pl.Float64, p_difference=pl.Float64, sd_study=pl.Float64,
+             sd_effect=pl.Float64,
              correlation=pl.Float64,
              sd_person=pl.Float64, sd_rest=pl.Float64, note=pl.String, dtype=pl.String)  # columns of mixed_effects
 
@@ -208,8 +209,8 @@ def _effect_of(people: pl.DataFrame, level: float) -> dict:
     spread = {column: fit.spread[name]
               for column, name in zip(("sd_study", "sd_effect", "correlation", "sd_person", "sd_rest"),
                                       ("study", "slope", "correlation", "person", "rest"))}
-    return {"difference": effect["estimate"], **{name: effect[name] for name in ("se", "low", "high", "p")}, **spread,
-            "note": fit.note}
+    return {"difference": effect["estimate"], **{name: effect[name] for name in ("se", "low", "high")},
+            "p_difference": effect["p"], **spread, "note": fit.note}
 
 # %% ../../nbs/stats/05_mixed_models.ipynb #posterior
 def mixed_posterior(

@@ -51,23 +51,23 @@ def trend_over_groups(
     """Fits the trend of a value over ordered groups of equal weight, with an exact permutation test.
 
     slope = Σ (i - ī) mean(i) / Σ (i - ī)² over the group means, per step, in the unit of the value; low, high = slope
-    ∓ t(groups - 2) · se of least squares; p = share of all orders of the groups with a slope at least as steep;
-    p_least = 2 / groups!. Raises `ValueError` if groups and order do not agree.
+    ∓ t(groups - 2) · se of least squares; p_trend = share of all orders of the groups with a slope at least as steep;
+    p_trend_least = 2 / groups!. Raises `ValueError` if groups and order do not agree.
 
-    Returns groups, rows, left_out (rows without a value), slope, low, high, p, p_least; None for fewer than three
-    groups (slope only for fewer than two); p and p_least also for more than eight.
+    Returns groups, rows, left_out (rows without a value), slope, low, high, p_trend, p_trend_least; None for fewer than
+    three groups (slope only for fewer than two); p_trend and p_trend_least also for more than eight.
     """
     means = _means_in_order(group, value, order)
     n, slope = len(means), float(_slope(means)) if len(means) > 1 else None
     made = sum(number is not None and np.isfinite(number) for number in value)
     result = {"groups": n, "rows": made, "left_out": len(value) - made, "slope": slope, "low": None, "high": None,
-             "p": None, "p_least": None}
+             "p_trend": None, "p_trend_least": None}
     if n < 3:
         return result
     error = np.nan_to_num(scipy.stats.linregress(np.arange(n), means).stderr)  # NaN: all means are equal
     half = float(scipy.stats.t.ppf((1 + level) / 2, n - 2) * error)
-    return result | {"low": slope - half, "high": slope + half, "p": _exact_p(means),
-                    "p_least": 2 / factorial(n) if n <= 8 else None}
+    return result | {"low": slope - half, "high": slope + half, "p_trend": _exact_p(means),
+                    "p_trend_least": 2 / factorial(n) if n <= 8 else None}
 
 # %% ../../nbs/stats/06_trends.ipynb #within
 def _within(of: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, float, int]:

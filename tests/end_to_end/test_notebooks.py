@@ -15,7 +15,7 @@ from helpers import ROOT
 from psych201 import data, scoring, store
 from psych201.models.cards import card
 from psych201.catalogue import BASELINES
-from psych201.workbench.page import read_gaps
+from psych201.workbench.page import COLUMN_NOTES, read_gaps
 from psych201.workbench.runner import WorkbenchError, analyses_folder, run_notebook
 from psych201.transcripts import Transcript
 
@@ -96,6 +96,9 @@ def test_an_analysis_runs(path, tmp_path, scored):
         del given["output"]
     done = run_notebook(path.stem, tmp_path / "done.ipynb", given, verbose=False)
     assert errors(done) == []
+    for table in tmp_path.rglob("*.csv"):  # a p value says of what, and the page explains it
+        tests = {name for name in pd.read_csv(table, nrows=0).columns if name == "p" or name.startswith("p_")}
+        assert tests <= set(COLUMN_NOTES), (table.name, tests)
     if path.stem == "score_model":
         rows = store.read_scores(tmp_path / "scores")
         assert rows["model"].unique().to_list() == ["tiny-gemma"] and len(rows) == 40 + 24
@@ -179,7 +182,7 @@ def test_personas_and_templates_of_a_store(tmp_path):
     drawn = pd.read_csv(tmp_path / "figures" / "persona.csv")
     assert drawn["study"].value_counts().to_dict() == {"all": 2} | {f"study{s}": 2 for s in range(4)}
     null = pd.read_csv(tmp_path / "tables" / "persona_null.csv")
-    assert null["difference"].tolist() == pytest.approx([-0.003, -0.003]) and (null["p_holm"] < 0.01).all()
+    assert null["difference"].tolist() == pytest.approx([-0.003, -0.003]) and (null["p_equivalence_holm"] < 0.01).all()
     assert null["warning"].isna().all()
     means = pd.read_csv(tmp_path / "tables" / "persona_means.csv")
     for table in (null, means):

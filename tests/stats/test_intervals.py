@@ -347,7 +347,7 @@ def test_nothing_is_found_where_nothing_is_as_often_as_they_say(monkeypatch):
         random = np.random.default_rng(seed)
         se = random.choice([0.03, 0.1, 0.3], 8)
         trend = trend_over_groups(list("aabbccddee"), random.normal(0, 1, 10), list("abcde"))
-        p.append((random_effects(random.normal(TRUTH, se), se, draws=200)["p_q"], trend["p"]))
+        p.append((random_effects(random.normal(TRUTH, se), se, draws=200)["p_heterogeneity"], trend["p_trend"]))
         families.append(scipy.stats.ttest_1samp(random.normal(0, 1, (12, 6)), 0).pvalue)
     of_q, of_trend = np.mean(np.array(p) <= 0.05, 0)
     assert 0.02 <= of_q <= 0.08 and 0.02 <= of_trend <= 0.08
