@@ -67,6 +67,7 @@ from .accuracy_and_chance import ACCURACIES as ACCURACIES
 from .accuracy_and_chance import accuracy as accuracy
 from .accuracy_and_chance import option_accuracy as option_accuracy
 from .accuracy_and_chance import accuracies as accuracies
+from .accuracy_and_chance import shared_accuracies as shared_accuracies
 from .accuracy_and_chance import pseudo_r2 as pseudo_r2
 from .calibration import Choices as Choices
 from .calibration import choice_arrays as choice_arrays

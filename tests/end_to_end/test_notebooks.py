@@ -129,6 +129,7 @@ TABLES = {
     "chance": ("tables/chance.csv", {"baseline", "r2", "low", "high", "dropped"}, 2 * 2 * 2),
     "domains": ("figures/domains.csv", {"studies", "dropped", "cohens_d", "low", "high"}, 1),
     "generations": ("tables/slopes.csv", {"n", "slope", "unscored"}, 1),
+    "supplement": ("figures/accuracy_options.csv", {"without_options", "dropped", "accuracy_options", "chance"}, 2),
 }
 
 
