@@ -96,7 +96,8 @@ FIGURES = {
         "each domain has a colour and a shape. Grey: as published."),
     "nll_by_size": Figure("nll_by_size", "NLL by model size",
         "Mean negative log-likelihood of the responses; lower is more human-like. One panel per family; bars, if "
-        "participants are known: 95% intervals for the same studies and other people."),
+        "participants are known: 95% intervals for the same studies and other people. Models score the same "
+        "responses, so their difference is far surer than the bars suggest: see Misalignment."),
     "nll_by_study": Figure("nll_by_size", "NLL by study",
         "The same study by study, each on its own scale; bars: 95% intervals over its people."),
     "misalignment": Figure("misalignment", "Misalignment",
@@ -112,7 +113,8 @@ FIGURES = {
         "responses. Bars: 95% intervals."),
     "generations": Figure("generations", "Generations",
         "Base models by size, and the effect of post-training from generation to generation: points are pairs, "
-        "diamonds means of a generation with their 95% t intervals over its pairs."),
+        "diamonds means of a generation with their 95% t intervals over its pairs. An exact test over four "
+        "generations cannot give less than p = .083, and kinds of post-training change with the generation."),
     "domains": Figure("domains", "Domains",
         "The effect of post-training by pair and kind of task; red is worse. Below, where known: half of the 95% "
         "interval over studies, and the published effect in grey. ≥: read off a colour where the published scale "
@@ -122,7 +124,7 @@ FIGURES = {
         "studies, diamonds their means with 95% t intervals."),
     "accuracy": Figure("supplement", "Accuracy",
         "Share of responses that the most probable tokens spell; bars, where people are known: 95% intervals for the "
-        "same studies and other people."),
+        "same studies and other people, not for differences between models."),
     "accuracy_options": Figure("supplement", "Accuracy among the options",
         "Where options are known: is the most probable text, or the most probable legal option, the answer; and the "
         "probability of all legal options together. Means over studies, over the same responses."),

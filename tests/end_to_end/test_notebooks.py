@@ -216,7 +216,7 @@ def test_tables_of_generations_and_of_kinds_of_post_training(tmp_path):
     means = drawn.groupby(drawn.index.str.contains("Qwen3")).mean()
     assert (trend["series"], trend["generations"], trend["pairs"]) == ("Qwen", 2, 4) and trend["step"] == pytest.approx(means[True] - means[False])
     by_type = pd.read_csv(tmp_path / "tables" / "misalignment_by_type.csv").set_index("type")
-    assert by_type["pairs"].sum() == 4 and by_type.loc["instruct", "dropped"] == 0
+    assert by_type["pairs"].sum() == 4 and by_type.loc["instruct", "dropped"] == 0 and set(by_type["participants"]) == {20}
     of_type = effects.assign(type=[card(post).type for post in effects["post"]]).groupby("type")[["cohens_d", "difference"]].mean()
     pd.testing.assert_frame_equal(by_type[["cohens_d", "difference"]].sort_index(), of_type.sort_index())
     over, each = (pd.read_csv(tmp_path / "tables" / f"misalignment_{name}.csv") for name in ("over_studies", "leave_one_out"))
