@@ -117,8 +117,7 @@ FIGURES = {
         "generations cannot give less than p = .083, and kinds of post-training change with the generation."),
     "domains": Figure("domains", "Domains",
         "The effect of post-training by pair and kind of task; red is worse. Below, where known: half of the 95% "
-        "interval over studies, and the published effect in grey. ≥: read off a colour where the published scale "
-        "ends."),
+        "interval over studies, and the published effect in grey; ≥: read off the end of the published scale."),
     "persona": Figure("supplement", "Personas",
         "What a participant's persona does to the prediction of that participant; right of zero it helps. Ticks are "
         "studies, diamonds their means with 95% t intervals."),
