@@ -274,7 +274,7 @@ def check_study(
     if study.card and study.card.title == TEMPLATE_TITLE:
         title = f"the title in the study.toml of {study.study} is {study.card.title!r}."
         check.note("template", check.files[0], None, None, title)
-    for source, line, record in read_records(files, report, study.study):
+    for source, line, record in read_records(files, report, study.study, check.passed_over):
         check.records += 1
         if record is not None:
             _check_one(check, patterns, source, line, record, length)

@@ -62,7 +62,7 @@ class Dataset:
     "Transcripts, with the records and files that could not be read."
     transcripts: list[Transcript]
     problems: list[Problem] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)  # files and folders that were not read
+    passed_over: list[str] = field(default_factory=list)  # files, folders and rows of tables that were not read
     source: "Dataset | None" = None  # the data set of which this is a part
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return (summarise(self)._repr_html_() + _folded(self.problems, "problems")
-                + _folded(self.passed_over, "files and folders passed over"))
+                + _folded(self.passed_over, "files, folders and rows passed over"))
 
 # %% ../../nbs/data/07_datasets.ipynb #folded
 def _folded(items: list, title: str, limit: int = 20) -> str:

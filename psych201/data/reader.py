@@ -78,6 +78,7 @@ def read_records(
     files: list[TranscriptFile],
     report: Report,
     study: str = "",  # experiment of tables that have no such column
+    passed_over: list[str] | None = None,  # gets a sentence about rows of tables that are no trials
 ) -> Iterator[tuple[str, int, object]]:  # (file, line from 1, record); the record is None after a reported error
     "Yields the records of all files of a study."
     for file in files:
@@ -86,7 +87,7 @@ def read_records(
                 with opened(file) as stream:
                     check_beginning(stream.read(HEAD), file.name)
             with opened(file) as stream:
-                records = (read_trials(stream, file.trials, study, file.name) if file.trials
+                records = (read_trials(stream, file.trials, study, file.name, passed_over) if file.trials
                            else read_jsonl(stream, file.name, report))
                 for line, record in records:
                     yield file.name, line, record
@@ -97,6 +98,7 @@ def read_records(
 def iter_study(
     study: StudyFiles,  # from discovery.find_studies
     report: Report,  # called with each error
+    passed_over: list[str] | None = None,  # gets a sentence about rows of tables that are no trials
 ) -> Iterator[Transcript]:
     "Yields the checked transcripts of one study."
     rows, read, whole = 0, 0, []
@@ -105,7 +107,8 @@ def iter_study(
         whole.extend([error] if error.problem.line is None else [])
         report(error)
 
-    for row, (source, line, record) in enumerate(read_records(without_twins(study.files, note), note, study.study)):
+    records = read_records(without_twins(study.files, note), note, study.study, passed_over)
+    for row, (source, line, record) in enumerate(records):
         rows += 1
         try:
             record = as_contributed(record, study.study, source, line)
@@ -124,6 +127,7 @@ def iter_study(
 def read_study(
     study: StudyFiles,  # from discovery.find_studies
     report: Report,  # called with each error
+    passed_over: list[str] | None = None,  # gets a sentence about rows of tables that are no trials
 ) -> list[Transcript]:
     "Reads the checked transcripts of one study."
-    return list(iter_study(study, report))
+    return list(iter_study(study, report, passed_over))

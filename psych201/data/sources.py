@@ -157,7 +157,7 @@ def _read(studies: list[StudyFiles], report: Report, wanted: set[str] | None) ->
     "Reads the transcripts of the wanted studies, and lists unread files below them."
     chosen = [study for study in each_once(studies, report) if wanted is None or study.study in wanted]
     unread = [path for study in chosen for path in unread_files(study, report)]
-    return [transcript for study in chosen for transcript in read_study(study, report)], unread
+    return [transcript for study in chosen for transcript in read_study(study, report, unread)], unread
 
 # %% ../../nbs/data/06_sources.ipynb #no-study
 def no_study(folder: Path) -> DataError:

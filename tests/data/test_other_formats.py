@@ -97,7 +97,7 @@ def test_a_table_of_trials(tmp_path, capsys):
     (TABLE.replace("J,F,J", "J,<<F,J", 1), SPEC, "trials.csv, line 2, field 'right': holds `<<`"),
     (TABLE + "1,1,J\n", SPEC, "trials.csv, line 14, field 'age': has fewer values"),
     (TABLE, SPEC.replace("raw/trials.csv", "../trials.csv"), "study.toml, field 'file': names '../trials.csv', which is no file in"),
-    (TABLE, SPEC.replace("{left}", "{left"), "study.toml, field 'template': cannot be read"),
+    (TABLE, SPEC.replace("{left}", "{left"), "study.toml, field 'template': holds braces without"),
     (TABLE, SPEC.replace("<<{key}>>", "{key}"), "holds no `<<`"),
     ("", SPEC, "trials.csv, field 'age': is no column"),
 ], ids=["column", "marker", "short row", "outside", "braces", "unmarked", "empty"])
@@ -107,3 +107,42 @@ def test_a_table_that_cannot_be_told(tmp_path, content, spec, message):
         data.load_data(folder)
     assert message in str(error.value)
     assert check(folder).status() == 1
+
+
+TABLES = {  # how programs write tables: the table, [trials] of study.toml, responses and reaction times of each person, rows that are no trials
+    "Qualtrics repeats questions and ids below the names": (
+        'Id,Q1\nResponse ID,"Tea or coffee, T or C?"\n"{""ImportId"":""_recordId""}","{""ImportId"":""QID1""}"\nR_a,T\nR_b,C\n',
+        'participant = "Id"\ntemplate = "You answer <<{Q1}>>."', [(["T"], None), (["C"], None)], 2),
+    "PsychoPy has dots in names and a comma at the end": (
+        "participant,key_resp.keys,key_resp.rt,\n1,left,512,\n1,right,700,\n",
+        'participant = "participant"\nreaction_time = "key_resp.rt"\ntemplate = "<<{key_resp.keys}>> "', [(["left", "right"], (512, 700))], 0),
+    "jsPsych stores pictures": ("who,picture,key\n1," + "x" * 140_000 + ",A\n", 'participant = "who"\ntemplate = "<<{key}>>"', [(["A"], None)], 0),
+    "a German computer": ("who;key;rt\n1;A;512,5\n1;B;600,25\n", 'participant = "who"\nreaction_time = "rt"\ntemplate = "<<{key}>> "', [(["A", "B"], (512.5, 600.25))], 0),
+    "decimal commas in quotes": ('who,key,rt\n1,A,"512,5"\n1,B,600\n', 'participant = "who"\nreaction_time = "rt"\ntemplate = "<<{key}>> "', [(["A", "B"], (512.5, 600))], 0),
+    "Gorilla ends with a row of its own": ("\ufeffIndex,Private ID,Response\n1,1001,A\n3,1002,B\nEND OF FILE,,\n,,\n",
+                                           'participant = "Private ID"\ntemplate = "<<{Response}>>"', [(["A"], None), (["B"], None)], 2),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_as_programs_write_them(name, tmp_path):
+    table, trials, people, left_out = TABLES[name]
+    (folder := tmp_path / "study").mkdir()
+    (folder / "t.csv").write_text(table, encoding="utf-8")
+    (folder / "study.toml").write_text(f'title = "T"\n[trials]\nfile = "t.csv"\n{trials}\n')
+    found = data.load_data(folder)
+    assert [(one.responses, one.reaction_times) for one in found] == people
+    assert sum(int(word.split()[1]) if word.split()[1].isdigit() else 1 for word in found.passed_over) == left_out
+
+
+@pytest.mark.parametrize("table, message", [
+    ("who,key,key\n1,A,B\n", "field 'key': stands twice, as columns 2 and 3; rename one"),
+    ("who,keys\n1,A\n", "field 'key': is no column of the table; there are who, keys"),
+    ("who,key,rt\n1,A,fast\n1,B,slow\n", "line 2, field 'rt': holds 'fast', and no number in any row")])
+def test_wrong_tables_are_refused_as_a_whole(table, message, tmp_path):
+    (folder := tmp_path / "study").mkdir()
+    (folder / "t.csv").write_text(table)
+    time = 'reaction_time = "rt"\n' if "rt" in table else ""
+    (folder / "study.toml").write_text(f'title = "T"\n[trials]\nfile = "t.csv"\nparticipant = "who"\n{time}template = "<<{{key}}>>"\n')
+    with pytest.raises(DataError, match=message):
+        data.load_data(folder)
