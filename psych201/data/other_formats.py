@@ -228,7 +228,7 @@ def _number(value: str) -> float | None:
 
 
 def _times(written: list[tuple[int, str]], source: str, column: str) -> list[float | None]:
-    "Parses reaction times (line, value), None if one is missing; raises `DataError` if none of those there can be read."
+    "Parses reaction times (line, value), None for missing ones; raises `DataError` if none can be read."
     comma = any(re.fullmatch(r"\d+,(\d{1,2}|\d{4,})", value.strip()) for _, value in written)
     times = [_number(value.replace(",", ".") if comma else value) for _, value in written]
     there = [(line, value) for line, value in written if is_told(value)]
