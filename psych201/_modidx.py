@@ -286,6 +286,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'psych201/data/other_formats.py'),
                                              'psych201.data.other_formats.Trials.columns': ( 'data/other_formats.html#trials.columns',
                                                                                              'psych201/data/other_formats.py'),
+                                             'psych201.data.other_formats._Row': ( 'data/other_formats.html#_row',
+                                                                                   'psych201/data/other_formats.py'),
                                              'psych201.data.other_formats._check_columns': ( 'data/other_formats.html#_check_columns',
                                                                                              'psych201/data/other_formats.py'),
                                              'psych201.data.other_formats._check_template': ( 'data/other_formats.html#_check_template',

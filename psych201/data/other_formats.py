@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 # %% ../../nbs/data/00_other_formats.ipynb #imports-1
 from ..errors import DataError
@@ -178,14 +178,19 @@ def _check_columns(names: list[str], needed: list[str], source: str) -> None:
 _HEADER_ROWS = 3  # rows below the names in which a survey may describe its columns
 
 
-def _trials_only(rows: list[tuple[int, dict]], needed: list[str]) -> tuple[list[tuple[int, dict]], list[int]]:
+class _Row(NamedTuple):
+    "A row of a table."
+    line: int
+    values: dict[str, str]  # of the needed columns
+    describes: bool  # True: of the columns, by a survey's ids
+
+
+def _trials_only(rows: list[_Row]) -> tuple[list[_Row], list[int]]:
     "Returns the rows that are trials, and the lines of the others: descriptions of columns, and rows without a value."
-    described = [number for number, (_, row) in enumerate(rows[:_HEADER_ROWS], 1)
-                 if any('"ImportId"' in value for value in row.values())]
-    begin = max(described, default=0)
-    empty = lambda row: not any(row.get(name, "").strip() for name in needed)
-    kept = [(line, row) for line, row in rows[begin:] if not empty(row)]
-    return kept, [line for line, _ in rows[:begin]] + [line for line, row in rows[begin:] if empty(row)]
+    begin = max((number for number, row in enumerate(rows[:_HEADER_ROWS], 1) if row.describes), default=0)
+    trials = [row for row in rows[begin:] if any(value.strip() for value in row.values.values())]
+    lines = {row.line for row in trials}
+    return trials, [row.line for row in rows if row.line not in lines]
 
 # %% ../../nbs/data/00_other_formats.ipynb #records-of-trials
 def read_trials(
@@ -205,13 +210,14 @@ def read_trials(
         names, rows = next(table, []), []
         _check_columns(names, needed, source)
         for values in table:
-            line = table.line_num
-            rows += [(line, dict(zip(names, values)))] if values else []
+            line, row = table.line_num, dict(zip(names, values))
+            kept = {name: row[name] for name in needed if name in row}
+            rows += [_Row(line, kept, '"ImportId"' in "".join(values))] if values else []
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(source, f"cannot be read as a table after line {line} ({error}); save it as UTF-8.") from None
     finally:
         text.detach()
-    rows, left_out = _trials_only(rows, needed)
+    rows, left_out = _trials_only(rows)
     if left_out and passed_over is not None:
         several = f"{len(left_out)} rows that are no trials, the first"
         what = several if len(left_out) > 1 else "a row that is no trial,"
@@ -238,21 +244,19 @@ def _times(written: list[tuple[int, str]], source: str, column: str) -> list[flo
     return times
 
 # %% ../../nbs/data/00_other_formats.ipynb #tell-2
-def _records(rows: list[tuple[int, dict]], needed: list[str], trials: Trials, study: str,
+def _records(rows: list[_Row], needed: list[str], trials: Trials, study: str,
              source: str) -> Iterator[tuple[int, dict]]:
     "Yields the record of each participant and experiment, with the line of its first trial."
-    people: dict[tuple[str, str], list[tuple[int, dict]]] = {}
-    for line, row in rows:
-        _checked(row, needed, source, line)
-        who = (row[trials.experiment] if trials.experiment else study, row[trials.participant])
-        people.setdefault(who, []).append((line, row))
-    column = trials.reaction_time
-    times = dict(zip((line for line, _ in rows), _times([(line, row[column]) for line, row in rows], source, column)
-                     if column else [None] * len(rows)))
+    people, column = {}, trials.reaction_time
+    for row in rows:
+        values = _checked(row.values, needed, source, row.line)
+        who = (values[trials.experiment] if trials.experiment else study, values[trials.participant])
+        people.setdefault(who, []).append(row)
+    times = _times([(row.line, row.values[column]) for row in rows], source, column) if column else [None] * len(rows)
+    time_of = {row.line: time for row, time in zip(rows, times)}
     for (experiment, participant), own in people.items():
-        first = own[0][1]
-        told = [_fill(trials.template, row) for _, row in own]
-        each = [time for (line, _), trial in zip(own, told) for time in [times[line]] * trial.count(OPEN)]
-        yield own[0][0], {"text": _fill(trials.instructions, first) + "".join(told), "experiment": experiment,
-                          "participant": participant, **{name: first[name] for name in trials.metadata},
-                          **({"RTs": each} if column and each else {})}
+        first, told = own[0].values, [_fill(trials.template, row.values) for row in own]
+        each = [time for row, trial in zip(own, told) for time in [time_of[row.line]] * trial.count(OPEN)]
+        yield own[0].line, {"text": _fill(trials.instructions, first) + "".join(told), "experiment": experiment,
+                            "participant": participant, **{name: first[name] for name in trials.metadata},
+                            **({"RTs": each} if column and each else {})}
