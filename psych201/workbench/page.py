@@ -80,12 +80,13 @@ TABLE_NOTES = {
                    "their cosine (1: the same).",
 }  # name of a file -> description of its columns
 
+# %% ../../nbs/workbench/00_page.ipynb #column-notes
 COLUMN_NOTES = {
     "difference": "NLL under the first model or condition less that under the second, on the same responses (nats)",
     "cohens_d": "that difference in standard deviations of responses, as published",
     "d_z": "mean of the differences over their standard deviation",
     "se": "standard error of the effect",
-    "low": "lower end of the 95% interval of the estimate; with low_people, of other studies and other people",
+    "low": "lower end of the 95% interval of the estimate",
     "high": "its upper end",
     "low_people": "lower end of the 95% interval for the same studies and other people",
     "high_people": "its upper end",
@@ -119,10 +120,18 @@ COLUMN_NOTES = {
     "own_keys": "responses of people with keys of their own, whose letters cannot be compared",
 }  # statistical column -> what it is
 
+# %% ../../nbs/workbench/00_page.ipynb #column-exceptions
+_OTHER_STUDIES = "lower end of the 95% interval for other studies and other people"
+_BOUNDS = {"low": "NLL under the shares of these answers themselves: no prediction needs fewer nats",
+           "high": "NLL under other people's answers: a prediction that anyone can make"}
+_EXCEPTIONS = {"noise_ceiling": _BOUNDS, "against_ceiling": _BOUNDS}  # table -> columns that mean something else
+
 # %% ../../nbs/workbench/00_page.ipynb #table-part
-def _glossary(columns: list[str]) -> str:
-    "Returns the HTML of what these columns are."
-    lines = "".join(f"<li><b>{name}</b>: {html.escape(COLUMN_NOTES[name])}</li>" for name in columns)
+def _glossary(table: str, columns: Iterable[str]) -> str:
+    "Returns the HTML of what the columns of a table are, as far as the glossary knows."
+    columns = list(columns)
+    notes = COLUMN_NOTES | ({"low": _OTHER_STUDIES} if "low_people" in columns else {}) | _EXCEPTIONS.get(table, {})
+    lines = "".join(f"<li><b>{name}</b>: {html.escape(notes[name])}</li>" for name in columns if name in notes)
     return f"<ul>{lines}</ul>" if lines else ""
 
 
@@ -133,7 +142,7 @@ def _table(folder: Path, file: Path, most: int = 30) -> str:
     more = f"<p>The first {most} of {rows}.</p>" if len(table) > most else ""
     shown = table.head(most).to_html(index=False, border=0, float_format=lambda x: f"{x:.3f}", na_rep="–")
     note = f"<p>{html.escape(TABLE_NOTES[file.stem])}</p>" if file.stem in TABLE_NOTES else ""
-    note += _glossary([name for name in table.columns if name in COLUMN_NOTES])
+    note += _glossary(file.stem, table.columns)
     return (f"<details><summary>{html.escape(file.stem.replace('_', ' '))} ({rows}, "
             f"{_link(folder, file, 'CSV')})</summary>"
             f'{note}{more}<div class="wide">{shown}</div></details>')
