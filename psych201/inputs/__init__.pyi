@@ -8,6 +8,7 @@ from . import personas as personas
 from . import chats as chats
 from . import perturbations as perturbations
 from . import formats as formats
+from . import offers as offers
 from .pieces import Piece as Piece
 from .pieces import marked_pieces as marked_pieces
 from .pieces import Reading as Reading
@@ -31,6 +32,7 @@ from .paper_rule import check_rule as check_rule
 from .paper_rule import encode_by as encode_by
 from .paper_rule import compare_rules as compare_rules
 from .options import is_quantity as is_quantity
+from .options import named_options as named_options
 from .options import distinct_responses as distinct_responses
 from .options import own_keys as own_keys
 from .options import experiments_with_own_keys as experiments_with_own_keys
@@ -79,3 +81,7 @@ from .formats import compared_with as compared_with
 from .formats import prepare as prepare
 from .formats import format_readings as format_readings
 from .formats import grid as grid
+from .offers import Offer as Offer
+from .offers import Offers as Offers
+from .offers import find_offers as find_offers
+from .offers import offer_table as offer_table

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_OPTIONS', 'MOST_NAMES', 'OPTION_MODES', 'as_number', 'decimals', 'is_quantity', 'usual_unit', 'grid_size',
-           'distinct_responses', 'own_keys', 'experiments_with_own_keys', 'option_counts', 'choose_options',
-           'check_options']
+           'distinct_responses', 'own_keys', 'named_options', 'experiments_with_own_keys', 'option_counts',
+           'choose_options', 'check_options']
 
 # %% ../../nbs/inputs/04_options.ipynb #options-import-std
 import re
@@ -106,7 +106,10 @@ def own_keys(
 _SEARCHED = 100  # sessions of an experiment whose text is searched for options
 
 
-def _named(transcript: Transcript, options: Iterable[str]) -> set[str]:
+def named_options(
+    transcript: Transcript,
+    options: Iterable[str],
+) -> set[str]:
     "Returns the options that the text of a session names outside its responses."
     begins, ends = [0, *(end for _, end in transcript.spans)], [*(begin for begin, _ in transcript.spans), None]
     shown = "\n".join(transcript.text[begin:end] for begin, end in zip(begins, ends))
@@ -119,7 +122,7 @@ def _named_shares(sessions: list[Transcript], options: set[str]) -> tuple[float,
     used, unused = [], []
     for transcript in sessions:
         own = set(transcript.responses) & options
-        named = _named(transcript, options)
+        named = named_options(transcript, options)
         used += [option in named for option in own]
         unused += [option in named for option in options - own]
     return (float(np.mean(used)), float(np.mean(unused))) if used and unused else None
