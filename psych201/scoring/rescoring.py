@@ -26,7 +26,7 @@ from .scorer import Scorer, input_digest, stream
 from ..store.atomic import fingerprint, write_atomically
 from ..store.read import scan_scores
 from ..store.schema import differences
-from ..store.shards import Shard, read_probe
+from ..store.shards import Shard, read_probe, scan_rows
 from ..store.write import Run
 from ..transcripts import Transcript
 
@@ -84,7 +84,7 @@ def check_shard(
     if input_digest(scorer, transcript) != shard.inputs[transcript.key]:
         raise StoreError(f"{transcript!r} is not put to {scorer.name} as it was when "
                          f"{shard.path.name} was scored. {way_out}")
-    rows = pl.read_parquet(shard.path, glob=False).filter(transcript=transcript.key)
+    rows = scan_rows([shard.path]).filter(transcript=transcript.key).collect()
     options = getattr(scorer, "options", {}).get((transcript.study, transcript.experiment), ())
     if shard.options.get(transcript.experiment) != list(options):
         rows = rows.with_columns(option_logprobs=None)  # of other options

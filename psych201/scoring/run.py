@@ -22,7 +22,8 @@ import polars as pl
 from ..data import datasets as data
 from ..data.datasets import Dataset, LazyDataset, by_study
 from ..inputs.formats import check_format, prepare, renames_options
-from ..inputs.options import check_options, choose_options
+from ..inputs.offers import Offers, find_offers, offered_bits
+from ..inputs.options import MOST_OPTIONS, check_options, choose_options
 from ..inputs.paper_rule import check_rule
 from ..models import language_model as models
 from ..models.language_model import LanguageModel
@@ -189,10 +190,29 @@ def _as_scorer(scorer, dataset: Dataset, *how) -> Scorer:
         raise ValueError("format, max_tokens, option_logprobs and rule belong to the scorer; give them to it.")
     return scorer
 
+# %% ../../nbs/scoring/10_run.ipynb #with-offered
+def _offers_for(scorer: Scorer, plan: Plan, dataset: Dataset) -> Offers | None:
+    "Returns the options on offer in a data set; None if a scorer has no options, or nothing is to do."
+    if not plan.todo or not getattr(scorer, "options", {}):
+        return None
+    return getattr(scorer, "offers", None) or find_offers(dataset.whole)
+
+
+def _with_offered(rows: pl.DataFrame, transcripts: list[Transcript], options: dict,
+                  offers: Offers | None) -> pl.DataFrame:
+    "Adds to rows of store.RESPONSES the bits of the options on offer."
+    known = {t.key: list(options.get((t.study, t.experiment), ())) for t in transcripts}
+    bits = [(t.key, i, value) for t in transcripts if offers and 0 < len(known[t.key]) <= MOST_OPTIONS
+            for i, value in enumerate(offered_bits(offers.at(t), known[t.key]))]
+    names = {name: rows.schema[name] for name in ("transcript", "response_index", "offered")}
+    return rows.drop("offered").join(pl.DataFrame(bits, schema=names, orient="row"), how="left",
+                                     on=["transcript", "response_index"], maintain_order="left")
+
 # %% ../../nbs/scoring/10_run.ipynb #work
-def _work(scorer: Scorer, run: Run, plan: Plan, limits: Limits, shown: Progress) -> None:
+def _work(scorer: Scorer, run: Run, plan: Plan, offers: Offers | None, limits: Limits, shown: Progress) -> None:
     "Scores and saves the transcripts of a plan."
     def save(transcripts: list[Transcript], rows: pl.DataFrame, seconds: float) -> None:
+        rows = _with_offered(rows, transcripts, getattr(scorer, "options", {}), offers)
         save_shard(run, transcripts, rows, plan.inputs, {"seconds": seconds}, plan.replacing,
                    getattr(scorer, "options", {}))
 
@@ -247,7 +267,7 @@ def score(
     note_people(store, dataset.whole, by_study(dataset))
     shown = Progress(progress, scorer.name, responses, tokens)
     with shown.bar:
-        _work(scorer, run, plan, limits or default_limits(), shown)
+        _work(scorer, run, plan, _offers_for(scorer, plan, dataset), limits or default_limits(), shown)
     return summarise_scores(store, scorer.name, dataset, run.identity.must["format"], run.identity.must["rule"])
 
 # %% ../../nbs/scoring/10_run.ipynb #example-store

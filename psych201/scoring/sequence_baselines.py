@@ -15,9 +15,11 @@ from functools import cached_property
 import polars as pl
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #imports-own
-from ..inputs.options import distinct_responses, option_counts
+from ..inputs.offers import Offer, Offers, find_offers
+from ..inputs.options import MOST_OPTIONS, distinct_responses, option_counts
 from ..models.cards import card
-from .counting_baselines import UniformBaseline, baseline_identity, few_options, weighted_scores, xlogx
+from .counting_baselines import (
+    UniformBaseline, among, baseline_identity, kept_weights, weighted_scores, xlogx)
 from .outcomes import read_outcomes
 from ..store.atomic import fingerprint
 from ..store.schema import Identity
@@ -26,15 +28,17 @@ from ..transcripts import Transcript
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #stays
 def stays(
     transcript: Transcript,
-) -> list[tuple[bool | None, bool]]:  # (outcome of the answer before, repeated), one less than answers
-    "Says for each answer but the first whether it repeats the one before; empty answers are skipped."
-    given = [(response, outcome) for response, outcome in zip(transcript.responses, read_outcomes(transcript))
-             if response]
-    return [(outcome, response == before) for (before, outcome), (response, _) in zip(given, given[1:])]
+    offers: list[Offer | None],  # from Offers.at; None: unknown
+) -> list[tuple[bool | None, bool]]:  # (outcome of the answer before, repeated)
+    "Says for each answer that could repeat the one before whether it does; empty answers are skipped."
+    given = [answer for answer in zip(transcript.responses, read_outcomes(transcript), offers) if answer[0]]
+    return [(outcome, response == before) for (before, outcome, _), (response, _, offer) in zip(given, given[1:])
+            if offer is None or before in offer.options]
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #stay-counts
 def stay_counts(
     transcripts: Iterable[Transcript],
+    offers: Offers,  # from find_offers
 ) -> dict[tuple[str, str], dict[str, Counter]]:
     """Counts how often each participant stayed after each outcome.
 
@@ -43,7 +47,8 @@ def stay_counts(
     counts: dict[tuple[str, str], dict[str, Counter]] = {}
     for transcript in {transcript.key: transcript for transcript in transcripts}.values():
         counts.setdefault((transcript.study, transcript.experiment),
-                         {}).setdefault(transcript.participant, Counter()).update(stays(transcript))
+                         {}).setdefault(transcript.participant, Counter()).update(
+                             stays(transcript, offers.at(transcript)))
     return counts
 
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #staying
@@ -70,8 +75,9 @@ class RepeatBaseline(UniformBaseline):
     @classmethod
     def fit(cls, transcripts: Sequence[Transcript]):
         "Fits the baseline to a whole data set."
-        return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts),
-                   stay=stay_counts(transcripts))
+        offers = find_offers(transcripts)
+        return cls(options=distinct_responses(transcripts), sizes=option_counts(transcripts), offers=offers,
+                   stay=stay_counts(transcripts, offers))
 
     def identity(self) -> Identity:
         return baseline_identity("the last answer again with the frequency of repetitions among other participants, "
@@ -90,8 +96,7 @@ class RepeatBaseline(UniformBaseline):
 
     def digest(self, transcript: Transcript) -> str:
         own = self.stay[transcript.study, transcript.experiment][transcript.participant]
-        context = self.context(transcript.study, transcript.experiment)
-        return f"{context}-{fingerprint(sorted(own.items(), key=str))}-{transcript.digest}"
+        return f"{super().digest(transcript)}-{fingerprint(sorted(own.items(), key=str))}"
 
     def _together(self) -> dict:
         "Returns the outcomes that are counted together with each outcome."
@@ -105,15 +110,17 @@ class RepeatBaseline(UniformBaseline):
         return _shares(others, self._together())
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
-        options, k = (self.options[transcript.study, transcript.experiment],
-                      max(1, self.sizes[transcript.study, transcript.experiment]))
+        options, sizes = (values[transcript.study, transcript.experiment] for values in (self.options, self.sizes))
         staying, last, after, before = self._staying(transcript), None, None, []
-        for response, outcome in zip(transcript.responses, read_outcomes(transcript)):
-            again = 1 / k if last is None or k == 1 else staying[after]
-            other = (1 - again) / max(1, k - 1)
-            each = [again if option == last else other for option in options] if few_options(options) else None
-            before.append((again if response == last else other if k > 1 else 1.0, 1.0,
-                           xlogx(again) + (k - 1) * xlogx(other), each))
+        outcomes, offers = read_outcomes(transcript), self.offers.at(transcript)
+        for response, outcome, offer in zip(transcript.responses, outcomes, offers):
+            k = offer.number if offer else max(1, sizes)
+            free = last is None or k == 1 or offer is not None and last not in offer.options
+            again = 1 / k if free else staying[after]
+            other = 1 / k if free else (1 - again) / (k - 1)
+            weight = lambda option: again if option == last else other
+            before.append((weight(response), 1.0, xlogx(again) + (k - 1) * xlogx(other),
+                           kept_weights(options, offer, weight)))
             last, after = (response, outcome) if response else (last, after)
         return weighted_scores(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
@@ -146,27 +153,29 @@ class ContextTreeBaseline(UniformBaseline):
 
     def identity(self) -> Identity:
         return baseline_identity(f"context tree weighting of depth {self.depth} over earlier answers of the session, "
-                                 "with the estimator of Krichevsky and Trofimov")
+                                 "with the estimator of Krichevsky and Trofimov, over the options on offer")
 
     def _rows(self, transcript: Transcript) -> pl.DataFrame:
-        options, k = self.options[transcript.study,
-                                  transcript.experiment], max(1, self.sizes[transcript.study, transcript.experiment])
-        tree, past, seen, before = {}, [None] * self.depth, {}, []
-        for response in transcript.responses:
-            shares, rest = _predict(tree, past, seen, k)
-            weight = lambda option: shares.get(option, rest)
-            entropy = sum(map(xlogx, shares.values())) + max(0, k - len(shares)) * xlogx(rest)
-            before.append((weight(response), 1.0, entropy,
-                           [weight(option) for option in options] if few_options(options) else None))
+        options, sizes = (values[transcript.study, transcript.experiment] for values in (self.options, self.sizes))
+        k, tree, past, seen, before = max(1, sizes), {}, [None] * self.depth, {}, []
+        for response, offer in zip(transcript.responses, self.offers.at(transcript)):
+            path = _path(tree, past)
+            weight = lambda option: _mixed(path, option if option in seen else None, k)[0]
+            if offer:
+                z, s = among(offer, weight, weight(None))
+            else:
+                few = len(seen) <= MOST_OPTIONS  # the entropy of more would take a pass over all at each answer
+                z, s = 1.0, among(Offer(tuple(seen), max(k, len(seen))), weight, weight(None))[1] if few else None
+            before.append((weight(response), z, s, kept_weights(options, offer, weight)))
             if response:
-                _learn(tree, past, seen, k, response)
+                _learn(path, k, response)
                 past, seen[response] = [response, *past][: self.depth], True
         return weighted_scores(transcript.responses, *map(list, zip(*before, strict=True)) if before else [[]] * 4)
 
 
 @dataclass(frozen=True)
 class KrichevskyTrofimovBaseline(ContextTreeBaseline):
-    "A response is as likely as the participant gave it so far, with half an answer added to each option of a person."
+    "A response is as likely as the participant gave it so far, with half an answer added to each option on offer."
     depth: int = 0
     name: str = "baseline:kt"
     card: dict = field(default_factory=lambda: vars(card("baseline:kt")))
@@ -195,16 +204,9 @@ def _mixed(path: list[_Node], option: str | None, k: int) -> list[float]:
         mixed.append((node.odds * node.share(option, k) + mixed[-1]) / (node.odds + 1))
     return mixed[::-1]
 
-# %% ../../nbs/scoring/05_sequence_baselines.ipynb #predict
-def _predict(tree: dict, past: list, seen: dict, k: int) -> tuple[dict[str, float], float]:
-    "Returns the probability of each answer seen in the session, and that of any other single option."
-    path = _path(tree, past)
-    return {option: _mixed(path, option, k)[0] for option in seen}, _mixed(path, None, k)[0]
-
 # %% ../../nbs/scoring/05_sequence_baselines.ipynb #learn
-def _learn(tree: dict, past: list, seen: dict, k: int, response: str) -> None:
+def _learn(path: list[_Node], k: int, response: str) -> None:
     "Counts an answer at all nodes of its history and updates their odds."
-    path = _path(tree, past)
     mixed = _mixed(path, response, k)
     for node, further in zip(path, mixed[1:]):
         node.odds = min(1e12, max(1e-12, node.odds * node.share(response, k) / further))

@@ -33,8 +33,8 @@ def accuracy(
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #check-mass
 def _check_mass(rows: pl.DataFrame) -> None:
-    "Raises `ValueError` if options of a model add up to more than 1 (baselines know keys by name only)."
-    wrong = rows.filter(pl.col("mass") > 1.001, ~pl.col("model").str.starts_with("baseline:"))
+    "Raises `ValueError` if options of a model add up to more than 1."
+    wrong = rows.filter(pl.col("mass") > 1.001)
     if len(wrong):
         row = wrong.row(0, named=True)
         raise ValueError(f"The options of {len(wrong):,} responses add up to more than 1 (the first, of {row['model']} "

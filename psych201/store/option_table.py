@@ -7,16 +7,13 @@ __all__ = ['CHOICES', 'scan_choices']
 
 # %% ../../nbs/store/06_option_table.ipynb #imports
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 # %% ../../nbs/store/06_option_table.ipynb #imports-1
-import numpy as np
 import polars as pl
 
-from ..inputs.options import own_keys
 from .read import find_shards
-from .shards import Shard, read_facts, superseded
+from .shards import Shard, read_facts, scan_rows, superseded
 
 # %% ../../nbs/store/06_option_table.ipynb #choices-2
 CHOICES = {
@@ -25,62 +22,33 @@ CHOICES = {
     "option": pl.String,  # a possible answer
     "logprob": pl.Float32,  # log-probability as the response, nats
     "chosen": pl.Boolean,  # True: the observed response
-    "given": pl.Boolean,  # True: used in this session, or all people of the experiment share their options
+    "given": pl.Boolean,  # True: on offer, as far as known
     "dtype": pl.String,  # in which the model was computed
 }  # column -> type
 
-# %% ../../nbs/store/06_option_table.ipynb #personal
-def _personal(rows: pl.DataFrame, options: Sequence[str]) -> bool:
-    "Decides whether people of an experiment have their own keys, from the count (len) of each response per transcript."
-    order = {option: i for i, option in enumerate(options)}
-    place = pl.col("response").replace_strict(order, default=None, return_dtype=pl.Int64)
-    known = rows.with_columns(place=place).drop_nulls("place")
-    totals = np.bincount(known["place"].to_numpy(), known["len"].to_numpy(), len(options))
-    sessions = known.group_by("transcript").agg(different=pl.len(), answers=pl.col("len").sum())
-    return own_keys(sessions["different"].to_numpy(), sessions["answers"].to_numpy(), totals)
-
-# %% ../../nbs/store/06_option_table.ipynb #common
-@lru_cache(maxsize=8)
-def _common(paths: tuple[Path, ...], names: tuple[tuple[str, str, tuple[str, ...]], ...],
-            store: Path) -> frozenset[tuple[str, str]]:
-    "Returns the studies and experiments whose people all share their options, according to these shards."
-    known = pl.col("option_logprobs").is_not_null()
-    used = pl.concat([pl.scan_parquet(path, glob=False).filter(known).select("transcript", "response_index", "response")
-                      for path in paths])
-    facts = read_facts(store).lazy().select("transcript", "study", "experiment")
-    counts = used.unique(["transcript", "response_index"]).join(facts, on="transcript").group_by(
-        "study", "experiment", "transcript", "response").len().collect()
-    of_place = counts.partition_by("study", "experiment", as_dict=True)
-    return frozenset((study, experiment) for study, experiment, options in names
-                     if (rows := of_place.get((study, experiment))) is not None and not _personal(rows, options))
-
-# %% ../../nbs/store/06_option_table.ipynb #common-of
-def _common_options(store: Path) -> frozenset[tuple[str, str]]:
-    "Returns the studies and experiments of a store whose people all share their options."
-    shards, seen, paths, names = [shard for shard in find_shards(store) if shard.options], set(), [], {}
-    for shard in shards:
-        if not set(shard.inputs) <= seen:
-            seen |= set(shard.inputs)
-            paths.append(shard.path)
-        for experiment, options in shard.options.items():
-            known = names.setdefault((shard.study, experiment), {})
-            known.update(dict.fromkeys(options))
-    return (_common(tuple(paths), tuple((*key, tuple(options)) for key, options in names.items()), Path(store))
-            if paths else frozenset())
-
 # %% ../../nbs/store/06_option_table.ipynb #long
-def _long(shard: Shard, facts: pl.LazyFrame, without: set[str], common: frozenset[tuple[str, str]]) -> pl.LazyFrame:
+def _given(shard: Shard) -> pl.Expr:
+    "Says whether an option was on offer: by its bit, or by what sessions used if none was recorded."
+    if "offered" in pl.read_parquet_schema(shard.path.open("rb")):
+        return (pl.col("offered").fill_null(0).cast(pl.Int64) // pl.col("bit")) % 2 == 1
+    two = pl.col("experiment").is_in([experiment for experiment, options in shard.options.items() if len(options) == 2])
+    few = pl.col("answers").list.len().max().over("experiment") <= 2
+    return two | few & pl.col("option").is_in(pl.col("answers"))
+
+# %% ../../nbs/store/06_option_table.ipynb #long-2
+def _long(shard: Shard, facts: pl.LazyFrame, without: set[str]) -> pl.LazyFrame:
     "Returns the options of one shard with the columns of CHOICES, without some transcripts."
-    everywhere = pl.col("experiment").is_in([experiment for study, experiment in common if study == shard.study])
-    names = pl.LazyFrame({"experiment": list(shard.options), "option": list(shard.options.values())})
-    rows = pl.scan_parquet(shard.path, glob=False).filter(~pl.col("transcript").is_in(list(without)))
-    answers = rows.group_by("transcript").agg(answers=pl.col("response").unique())
+    bits = [[2**place for place in range(len(options))] for options in shard.options.values()]
+    names = pl.LazyFrame({"experiment": list(shard.options), "option": list(shard.options.values()), "bit": bits},
+                         schema={"experiment": pl.String, "option": pl.List(pl.String), "bit": pl.List(pl.Int64)})
+    rows = scan_rows([shard.path]).filter(~pl.col("transcript").is_in(list(without)))
+    answers = rows.filter(pl.col("response") != "").group_by("transcript").agg(answers=pl.col("response").unique())
     both = rows.filter(pl.col("option_logprobs").is_not_null()).rename({"option_logprobs": "logprob"}).join(
-        facts, on="transcript").join(names, on="experiment").join(answers, on="transcript").explode("option", "logprob")
-    chosen = (pl.col("option") == pl.col("response")).fill_null(False)
-    dtype = pl.lit(shard.identity.must.get("dtype"), pl.String)
-    return both.with_columns(chosen=chosen, given=everywhere | pl.col("option").is_in(pl.col("answers")),
-                             dtype=dtype).select(list(CHOICES))
+        facts, on="transcript").join(names, on="experiment").join(answers, on="transcript", how="left").explode(
+            "option", "bit", "logprob")
+    return both.with_columns(chosen=(pl.col("option") == pl.col("response")).fill_null(False),
+                             given=_given(shard).fill_null(False),
+                             dtype=pl.lit(shard.identity.must.get("dtype"), pl.String)).select(list(CHOICES))
 
 # %% ../../nbs/store/06_option_table.ipynb #scan-choices
 def scan_choices(
@@ -92,6 +60,5 @@ def scan_choices(
     "Returns the log-probability of each option as a lazy table; raises `StoreError` as `store.find_shards` does."
     shards = find_shards(store, models, formats, rules)
     twice, facts = superseded(shards), read_facts(store, {key for shard in shards for key in shard.inputs}).lazy()
-    common = _common_options(store)
-    tables = [_long(shard, facts, twice.get(shard.path, set()), common) for shard in shards if shard.options]
+    tables = [_long(shard, facts, twice.get(shard.path, set())) for shard in shards if shard.options]
     return pl.concat([pl.LazyFrame(schema=CHOICES), *tables])

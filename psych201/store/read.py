@@ -19,7 +19,7 @@ import polars as pl
 from ..errors import StoreError
 from .atomic import retried
 from .schema import REASONS, SCHEMA
-from .shards import Shard, read_facts, read_shards, superseded
+from .shards import Shard, read_facts, read_shards, scan_rows, superseded
 from ..transcripts import Transcript
 
 # %% ../../nbs/store/04_read.ipynb #read-runs
@@ -81,9 +81,8 @@ def scan_scores(
     shards = find_shards(store, models, formats, rules)
     twice = superseded(shards)
     whole = [shard.path for shard in shards if shard.path not in twice]
-    tables = [pl.scan_parquet(whole, glob=False)] if whole else []
-    tables += [pl.scan_parquet(path, glob=False).filter(~pl.col("transcript").is_in(list(keys)))
-               for path, keys in twice.items()]
+    tables = [scan_rows(whole)] if whole else []
+    tables += [scan_rows([path]).filter(~pl.col("transcript").is_in(list(keys))) for path, keys in twice.items()]
     facts = read_facts(store, {key for shard in shards for key in shard.inputs})
     return _with_dtypes(pl.concat(tables).join(facts.lazy(), on="transcript"), shards).select(list(SCHEMA))
 

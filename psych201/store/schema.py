@@ -18,7 +18,8 @@ from ..transcripts import Transcript
 
 # %% ../../nbs/store/01_schema.ipynb #schema
 SCHEMA_VERSION = 3
-REASONS = ("cut", "empty", "not_found", "not_encodable", "no_tokens", "not_finite")  # why a response has no score
+# why a response has no score
+REASONS = ("cut", "empty", "not_found", "not_encodable", "no_tokens", "not_finite", "unknown_options")
 RESPONSES = {
     "model": pl.String, "format": pl.String, "rule": pl.String,  # scorer, input format, token rule
     "transcript": pl.String,  # key of the transcript
@@ -32,6 +33,7 @@ RESPONSES = {
     "reason": pl.String,  # null: scored; else one of REASONS
     # nats, one per option in the shard's metadata, with their ends if one option begins another; null: not computed
     "option_logprobs": pl.List(pl.Float32),
+    "offered": pl.UInt32,  # bit i: option i was on offer; null: unknown, or not recorded
 }  # column -> type
 
 # %% ../../nbs/store/01_schema.ipynb #facts

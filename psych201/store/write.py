@@ -21,7 +21,7 @@ import polars as pl
 from ..errors import StoreError
 from .atomic import file_name, fingerprint, locked, retried, write_atomically
 from .schema import Identity, RESPONSES, SCHEMA_VERSION, differences
-from .shards import Shard, choose_probes, read_shards, save_facts, save_probe, superseded
+from .shards import Shard, choose_probes, read_shards, save_facts, save_probe, scan_rows, superseded
 from ..transcripts import Transcript
 
 # %% ../../nbs/store/03_write.ipynb #run
@@ -105,7 +105,7 @@ def rewrite_without(
 ) -> None:
     "Rewrites a shard without some transcripts, then removes the old file."
     if left := {key: digest for key, digest in old.inputs.items() if key not in set(keys)}:
-        rows = pl.read_parquet(old.path, glob=False).filter(pl.col("transcript").is_in(list(left)))
+        rows = scan_rows([old.path]).filter(pl.col("transcript").is_in(list(left))).collect()
         write_shard(run, old.study, rows, left, old.identity, old.written, [key for key in old.probes if key in left],
                     old.options)
     old.path.unlink(missing_ok=True)

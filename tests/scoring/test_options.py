@@ -19,13 +19,13 @@ from psych201.transcripts import Transcript
 def test_options_of_a_baseline_are_those_of_all_that_is_stored(tmp_path):
     "The second part of a study brings an answer that the first did not have."
     first, second = (data.Dataset([Transcript(text, "wulff2020", "exp1", who, row)]) for row, (text, who) in
-                     enumerate((("Say <<J>> or <<F>>.", "1"), ("Say <<J>>, <<K>> or <<F>>.", "2"))))
+                     enumerate((("J, F or K? <<J>>, <<F>>, <<J>>, <<F>>.", "1"), ("J, F or K? <<J>>, <<K>>, <<F>>, <<J>>.", "2"))))
     scoring.score("baseline:uniform", first, tmp_path, progress="none")
     for overwrite in (False, True):
         with pytest.raises(StoreError, match="1 stored transcripts of wulff2020 are not in these data, and baseline:uniform"):
             scoring.score("baseline:uniform", second, tmp_path, progress="none", overwrite=overwrite)
     scoring.score("baseline:uniform", data.Dataset([*first, *second]), tmp_path, progress="none", overwrite=True)
-    assert store.read_scores(tmp_path)["nll"].to_list() == pytest.approx([np.log(3)] * 5)
+    assert store.read_scores(tmp_path)["nll"].to_list() == pytest.approx([np.log(3)] * 8)
     scoring.score("baseline:uniform", second, tmp_path / "two", progress="none")
     scoring.score("baseline:uniform", data.Dataset([replace(first[0], experiment="exp2")]), tmp_path / "two", progress="none")
 
