@@ -54,8 +54,8 @@ class Baseline(NamedTuple):
 # %% ../nbs/05_catalogue.ipynb #baselines
 _OTHERS, _EARLIER = "the other participants of the experiment", "earlier answers of the session"
 BASELINES = {
-    "baseline:uniform": Baseline("counting_baselines", "UniformBaseline", "every option is equally likely", "none",
-                                 "none; the options are all observed responses"),
+    "baseline:uniform": Baseline("counting_baselines", "UniformBaseline", "every option on offer is equally likely",
+                                 "none", "none; options on offer are read from the transcripts"),
     "baseline:marginal": Baseline("counting_baselines", "MarginalBaseline", "how often others gave each option",
                                   "the probability of each option", _OTHERS),
     "baseline:earlier": Baseline("counting_baselines", "EarlierBaseline",
@@ -131,8 +131,8 @@ FIGURES = {
         "How often options were chosen against how probable the model found them; a curve flatter than the diagonal is "
         "too sure. Larger points hold more options."),
     "chance": Figure("chance", "Above chance",
-        "Share of a baseline's NLL that each model saves; 0 is the baseline, comparable between tasks. Bars: 95% "
-        "intervals over people; each model over the responses that it and the baseline scored."),
+        "Share of a baseline's NLL that each model saves, over responses that both scored; 0 is the baseline. Chance "
+        "needs known options: free answers have none. Bars: 95% intervals over people."),
     "distributions": Figure("chance", "Where people disagree",
         "Entropy of the model's answers and of people's, and the distance between both distributions."),
     "template": Figure("supplement", "Chat template",

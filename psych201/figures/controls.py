@@ -48,12 +48,14 @@ def control_means(
 ) -> pd.DataFrame:
     """Averages the NLL of each condition in each study and over all, with intervals over people (nats per response).
 
-    Means and intervals are those of `stats.moderators.means_by`; over all, studies have equal weights.
+    Means and intervals are those of `stats.moderators.means_by`; over all, studies have equal weights. Conditions that
+    lack a study have no mean over all (uniform, if some answers are free).
 
     Columns: study (or ALL), model, format, studies, participants, responses, mean_nll, low, high, dtype.
     """
     each = means_by(shared, "study", level=level)
     together = means_by(shared.with_columns(all=pl.lit(ALL)), "all", level=level).rename({"all": "study"})
+    together = together.filter(pl.col("studies") == pl.col("studies").max())
     dtypes = shared.group_by("model", "format").agg(pl.col("dtype").first())
     table = pl.concat([together.select(each.columns), each]).join(dtypes, on=["model", "format"], maintain_order="left",
                                                                   how="left")
@@ -70,6 +72,8 @@ def _order(table: pd.DataFrame) -> list[tuple[str, str] | None]:
     Baselines come first, then each model, with plain on top of its ablations.
     """
     means = table[table["study"] == ALL].set_index(["model", "format"])["mean_nll"].sort_values(ascending=False)
+    each = pd.MultiIndex.from_frame(table[["model", "format"]].drop_duplicates())
+    means = means.reindex([*each.difference(means.index), *means.index])
     rows = [key for key in means.index if _is_baseline(key)]
     for model in sorted({model for model, _ in means.index if not model.startswith("baseline:")}, reverse=True):
         rows += [None, *sorted((key for key in means.index if key[0] == model), key=lambda key: key[1] == "plain")]

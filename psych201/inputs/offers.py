@@ -58,6 +58,7 @@ def _mentions(prompt: str, options: re.Pattern) -> list[tuple[str, tuple[str, st
 
 # %% ../../nbs/inputs/10_offers.ipynb #naming
 _AGREEMENT, _FEWEST = 0.99, 10  # least share of answers among the named options, fewest questions that name any
+_ANSWERED = 0.1  # least share of answers that are the option in a place that always names the same
 
 
 class _Naming(NamedTuple):
@@ -95,7 +96,8 @@ def _find_naming(prompts: list[str], answers: list[str], options: Iterable[str])
         for option, place in found:
             kinds.setdefault(place, set()).add(option)
     least = max(_FEWEST / 2, len(prompts) / 100)
-    often = [place for place, n in seen.most_common(12) if n >= least and len(kinds[place]) > 1]
+    often = [place for place, n in seen.most_common(12)
+             if n >= least and (len(kinds[place]) > 1 or hits[place] >= _ANSWERED * n)]
     places = set(often)
     questions, right = _count_right(answers, mentions, places)
     for place in sorted(often, key=lambda place: hits[place] / seen[place]):
@@ -318,7 +320,7 @@ def offered_bits(
 # %% ../../nbs/inputs/10_offers.ipynb #offer-table
 OFFERS = dict(study=pl.String, experiment=pl.String, transcripts=pl.Int64, responses=pl.Int64, known=pl.Int64,
               options=pl.Float64, chance=pl.Float64, agreement=pl.Float64,
-              own_keys=pl.Boolean)  # columns of offer_table
+              keys=pl.String)  # columns of offer_table
 
 
 def offer_table(
@@ -327,7 +329,7 @@ def offer_table(
     """Counts the responses whose options on offer are known, and averages their number and chance.
 
     options: mean number on offer; chance: mean log(number), nats; agreement: share of answers among the options that
-    their questions name, None if these name none.
+    their questions name, None if these name none; keys: own if people have keys of their own, else shared.
     """
     transcripts = list(transcripts)
     offers, numbers = find_offers(transcripts), {}
@@ -339,5 +341,5 @@ def offer_table(
         known, naming = [n for session in sessions for n in session if n], offers.experiments[key].naming
         means = (float(np.mean(known)), float(np.mean(np.log(known)))) if known else (None, None)
         rows.append((*key, len(sessions), sum(map(len, sessions)), len(known), *means,
-                     naming and naming.right / naming.questions, key in offers.own_keys))
+                     naming and naming.right / naming.questions, "own" if key in offers.own_keys else "shared"))
     return pl.DataFrame(rows, schema=OFFERS, orient="row")

@@ -14,14 +14,14 @@ from hashlib import blake2b
 import numpy as np
 import polars as pl
 
-from ..inputs.options import experiments_with_own_keys
+from ..inputs.offers import find_offers
 from .means import check_single
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items
 ITEMS = dict(study=pl.String, experiment=pl.String, person=pl.String, transcript=pl.String, response_index=pl.Int32,
-             response=pl.String,
-             context=pl.String, trial=pl.String, own_keys=pl.Boolean)  # columns of find_items
+             response=pl.String, context=pl.String, trial=pl.String, own_keys=pl.Boolean,
+             offered=pl.String, options=pl.Int64)  # columns of find_items
 
 # %% ../../nbs/stats/11_ceiling.ipynb #digests
 def _digests(transcript: Transcript) -> list[tuple[str, str]]:
@@ -42,15 +42,17 @@ def find_items(
 ) -> pl.DataFrame:  # columns of ITEMS, one row per response
     """Finds the item that each response answers; repeated transcripts count once.
 
-    own_keys: in this experiment the same option has different names for different people.
+    own_keys: in this experiment the same option has different names for different people. offered, options: the known
+    names and the number of the options on offer; None if unknown.
     """
     each = {transcript.key: transcript for transcript in transcripts}.values()
-    differ = experiments_with_own_keys(each)
-    rows = []
+    offers, rows = find_offers(each), []
     for transcript in each:
         person = (transcript.study, transcript.experiment, transcript.person, transcript.key)
-        answers = enumerate(zip(transcript.responses, _digests(transcript), strict=True))
-        rows += [(*person, i, response, *digests, person[:2] in differ) for i, (response, digests) in answers]
+        own = person[:2] in offers.own_keys
+        answers = zip(transcript.responses, _digests(transcript), offers.at(transcript), strict=True)
+        rows += [(*person, i, response, *digests, own, offer and repr(offer.options), offer and offer.number)
+                 for i, (response, digests, offer) in enumerate(answers)]
     return pl.DataFrame(rows, schema=ITEMS, orient="row")
 
 # %% ../../nbs/stats/11_ceiling.ipynb #comparable
@@ -72,9 +74,9 @@ WEIGHTS = (0.3, 1, 3, 10, 30, 100)
 def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
     "Returns the comparable responses to items that other people answered too, each with its bounds (nats)."
     items = _comparable(items, by)
-    keys, answer = ["study", "experiment"], ["study", "experiment", "response"]
-    options = pl.col("response").n_unique().over(keys)
-    share = (_others(items, *answer) + 0.5) / (_others(items, *keys) + options / 2)
+    keys = ["study", "experiment", "offered"]
+    options = pl.coalesce("options", pl.col("response").n_unique().over(keys))
+    share = (_others(items, *keys, "response") + 0.5) / (_others(items, *keys) + options / 2)
     shared = items.with_columns(share=share, others=_others(items, by)).filter(pl.col("others") > 0)
     shared = shared.with_columns(same=_others(shared, by, "response"))  # a column, since windows must not nest
     bounds = {f"bound_{weight}": -((pl.col("same") + weight * pl.col("share")) / (pl.col("others") + weight)).log()
@@ -98,8 +100,9 @@ def noise_ceiling(
     """Bounds the lowest mean NLL that a prediction of these responses can have, per study (nats).
 
     low = mean(-log(a / n)), with a of the n answers to the item equal to the response. high = mean(-log((a' + w s) /
-    (n' + w))), with counts a', n' of other people, the experiment's share s = (other people's equal answers + 1/2) /
-    (other people's answers + options / 2), and the weight w of `WEIGHTS` that predicts the study's other people best.
+    (n' + w))), with counts a', n' of other people, the share s = (other people's equal answers + 1/2) / (other people's
+    answers + options / 2) in the experiment if the same options were on offer, and the weight w of `WEIGHTS` that
+    predicts the study's other people best.
     `alone` counts responses to items of one person, `own_keys` those of people with keys of their own (by trial); both
     are left out. Raises `ValueError` for an unknown `by`.
     """

@@ -117,6 +117,10 @@ COLUMN_NOTES = {
     "nats_per_token": "NLL over the number of tokens of the responses",
     "unscored": "responses without a score",
     "dropped": "responses that one of the two sides lacks",
+    "known": "responses whose options on offer are known",
+    "options": "mean number of options on offer, over these responses",
+    "chance": "guessing among the options on offer: mean log of their number (nats), or share of right answers",
+    "agreement": "share of answers among the options that their questions name",
     "own_keys": "responses of people with keys of their own, whose letters cannot be compared",
 }  # statistical column -> what it is
 
