@@ -79,6 +79,7 @@ class Transcript:
     reaction_times: tuple | None = None  # as recorded, one per response if complete
     metadata: dict = field(default_factory=dict, hash=False)  # further fields that are not missing, unchanged
     response_kind: str = ""  # from study.toml: choice, number, text, or ''
+    same_people: bool = False  # from study.toml: a participant's id means the same person in all experiments
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -98,12 +99,13 @@ class Transcript:
 
     @property
     def person(self) -> str:
-        """Returns an id of the person who answered: study/experiment/participant.
+        """Returns an id of the person who answered: study/experiment/participant, or study/participant.
 
-        Participants are numbered within experiments; a slash in their number or in the study's name is escaped.
+        Participants are numbered within experiments, unless `same_people` says otherwise; a slash in their number or
+        in the study's name is escaped.
         """
         study, participant = (part.replace("%", "%25").replace("/", "%2F") for part in (self.study, self.participant))
-        return f"{study}/{self.experiment}/{participant}"
+        return f"{study}/{participant}" if self.same_people else f"{study}/{self.experiment}/{participant}"
 
     @property
     def responses(self) -> list[str]:
@@ -217,6 +219,7 @@ def parse_record(
     source: str = "record",  # file or data set, for errors
     line: int | None = None,  # line of that file, for errors
     response_kind: str = "",  # kind of responses according to study.toml
+    same_people: bool = False,  # according to study.toml
 ) -> Transcript:
     "Makes a checked `Transcript` of a record; raises `DataError` with file, line and field."
     if not isinstance(record, dict):
@@ -232,4 +235,4 @@ def parse_record(
     used = {"study": study, "RTs": record.get("RTs") if times else None}
     known = {name: value for name, value in record.items()
              if name not in _REQUIRED and not _is_missing(value) and value != used.get(name)}
-    return Transcript(text, study, experiment, participant, row, times, known, response_kind)
+    return Transcript(text, study, experiment, participant, row, times, known, response_kind, same_people)

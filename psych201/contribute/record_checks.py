@@ -55,8 +55,8 @@ KINDS = {
                        "be distinguished from those of others."),
     "pictures": ("hint", "A placeholder for a picture is read as text; describe in words what was shown."),
     "several experiments": ("hint", "One id in several experiments counts as several participants, since experiments "
-                                    "may use the same ids for different people; psych201 convert keeps "
-                                    "them on one side of its split."),
+                                    "may use the same ids for different people; if they are the same, write "
+                                    "same_people = true into study.toml (false, if not)."),
     "name": ("hint", "The name of an experiment should not be a path on a computer."),
     "length": ("hint", "Responses beyond the context window of a model are not scored."),
 }  # kind of finding -> (level, meaning and remedy)

@@ -220,13 +220,22 @@ def _check_metadata(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
             yield (check.files[0], None), ("form", name, f"is taken for {standard}.")
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-ids
-def _check_ids(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
-    "Yields a finding if ids of participants occur in several experiments."
-    experiments = Counter(participant for _, participant in check.persons)
-    if shared := sum(n > 1 for n in experiments.values()):
-        yield (check.files[0], None), ("several experiments", "participant",
-                                       f"{shared:,} of {len(experiments):,} ids occur in up to "
-                                       f"{max(experiments.values())} experiments.")
+def _check_ids(check: StudyCheck, declared: bool | None) -> Iterator[tuple[tuple, Problem]]:
+    "Yields a finding if ids occur in several experiments and study.toml does not say whether they are the same people."
+    told: dict[str, list[dict]] = {}
+    for (_, participant), records in check.told.items():
+        told.setdefault(participant, []).append({name: value for record in records for name, value in record.items()})
+    shared = [records for records in told.values() if len(records) > 1]
+    if not shared or declared is not None:
+        return
+    common = [[{name: record[name] for name in set.intersection(*map(set, records))} for record in records]
+              for records in shared]
+    known = [records for records in common if records[0]]
+    alike = sum(all(record == records[0] for record in records) for records in known)
+    evidence = f" Their other fields agree for {alike:,} of {len(known):,}." if known else ""
+    yield (check.files[0], None), ("several experiments", "participant",
+                                   f"{len(shared):,} of {len(told):,} ids occur in up to "
+                                   f"{max(map(len, shared))} experiments.{evidence}")
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-one
 def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, line: int, record: object,
@@ -283,7 +292,8 @@ def check_study(
     for experiment, counts in patterns.items():
         for kind, name, message in judge(counts):
             check.note(kind, *counts.where, name, f"{experiment}: {message}")
-    for place, (kind, name, message) in (*_check_metadata(check), *_check_ids(check),
+    declared = study.card and study.card.same_people
+    for place, (kind, name, message) in (*_check_metadata(check), *_check_ids(check, declared),
                                          *_check_lengths(check, length is estimate_length)):
         check.note(kind, *place, name, message)
     return check

@@ -50,6 +50,8 @@ paradigm = "two-armed bandit"
 response = "choice"
 # many trials per participant: true; one-shot: false
 repeated = true
+# with several experiments: does an id mean the same person in all of them?
+# same_people = true
 '''
 
 # %% ../../nbs/contribute/03_template.ipynb #new-study

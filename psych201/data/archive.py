@@ -26,7 +26,8 @@ from ..transcripts import Transcript
 SCHEMA = pa.schema([("study", pa.string()), ("experiment", pa.string()), ("participant", pa.string()),
                     ("row", pa.int64()), ("text", pa.string()), ("RTs", pa.list_(pa.float64())),
                     ("metadata", pa.string()), ("response_kind", pa.string()), ("responses", pa.int64()),
-                    ("characters", pa.int64()), ("digest", pa.string())])
+                    ("characters", pa.int64()), ("digest", pa.string()),
+                    ("same_people", pa.bool_())])  # older archives lack the last one
 _COUNTED = ("row", "responses", "characters", "digest")  # columns that follow from the others
 
 # %% ../../nbs/data/05_archive.ipynb #to-row
@@ -46,7 +47,7 @@ def to_row(transcript: Transcript) -> dict:  # columns of SCHEMA
             "row": transcript.row, "text": transcript.text,
             "RTs": list(times) if as_numbers else None, "metadata": json.dumps(metadata, ensure_ascii=False),
             "response_kind": transcript.response_kind, "responses": len(transcript.spans),
-            "characters": len(transcript.text), "digest": transcript.digest}
+            "characters": len(transcript.text), "digest": transcript.digest, "same_people": transcript.same_people}
 
 # %% ../../nbs/data/05_archive.ipynb #from-row
 def from_row(row: dict) -> Transcript:
@@ -55,15 +56,16 @@ def from_row(row: dict) -> Transcript:
     if times is None and isinstance(metadata.get("RTs"), list):
         times = metadata.pop("RTs")
     return Transcript(row["text"], row["study"], row["experiment"], row["participant"], row["row"],
-                      None if times is None else tuple(times), metadata, row["response_kind"] or "")
+                      None if times is None else tuple(times), metadata, row["response_kind"] or "",
+                      bool(row.get("same_people")))
 
 # %% ../../nbs/data/05_archive.ipynb #as-record
 def as_record(row: dict) -> dict:  # fields of a contributed record, and study
     "Converts a row of an archive to a record; returns rows of other data sets unchanged."
     if not {"metadata", *_COUNTED} <= set(row):
         return row
-    record = {name: value for name, value in row.items() if name not in ("metadata", "response_kind", *_COUNTED)
-              and value is not None}
+    apart = ("metadata", "response_kind", "same_people", *_COUNTED)
+    record = {name: value for name, value in row.items() if name not in apart and value is not None}
     return json.loads(row["metadata"] or "{}") | record
 
 # %% ../../nbs/data/05_archive.ipynb #file-of
@@ -151,15 +153,16 @@ def scan(
     frames = [pl.scan_parquet(file.path).with_columns(split=pl.lit(file.split))
               for file in archive_files(folder, studies, split)]
     empty = pl.from_arrow(SCHEMA.empty_table()).with_columns(split=pl.lit("")).lazy()
-    return pl.concat([empty, *frames])
+    return pl.concat([empty, *frames], how="diagonal")
 
 # %% ../../nbs/data/05_archive.ipynb #summary
 COUNTS = ("study", "split", "transcripts", "participants", "experiments", "responses", "characters")
 
 
 def count_rows(rows: pl.LazyFrame) -> pl.DataFrame:  # COUNTS, one row per study and split
-    "Counts transcripts, participants (within experiments), experiments, responses and characters, without texts."
-    person = pl.struct("experiment", "participant").n_unique()
+    "Counts transcripts, people, experiments, responses and characters of the rows of `scan`, without texts."
+    person = pl.struct(pl.when(pl.col("same_people").fill_null(False)).then(pl.lit("")).otherwise("experiment"),
+                       "participant").n_unique()
     return rows.group_by("study", "split").agg(transcripts=pl.len(), participants=person,
                                                experiments=pl.col("experiment").n_unique(),
                                                responses=pl.col("responses").sum(),

@@ -259,8 +259,9 @@ def _cards_of(folder: Path) -> list[StudyCard]:
     "Reads the study cards of a source."
     if not is_archive(folder):
         return study_cards(folder)
-    kept = [field.name for field in fields(StudyCard) if field.name != "trials"]
-    table = pd.read_parquet(folder / STUDIES_FILE, columns=[*kept, "data_set"]).drop_duplicates("study")
+    table = pd.read_parquet(folder / STUDIES_FILE).drop_duplicates("study")
+    kept = [field.name for field in fields(StudyCard) if field.name in table and field.name != "trials"]
+    table = table[[*kept, "data_set"]]
     table = table[table["data_set"].notna()].drop(columns="data_set").astype(object)
     return [StudyCard(**row) for row in table.where(table.notna(), None).to_dict("records")]
 

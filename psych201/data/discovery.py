@@ -211,6 +211,11 @@ class StudyFiles:
         "Kind of response: choice, number, text, or '' if unknown."
         return self.card.response if self.card else ""
 
+    @property
+    def same_people(self) -> bool:
+        "True if a participant's id means the same person in all experiments."
+        return bool(self.card and self.card.same_people)
+
 # %% ../../nbs/data/03_discovery.ipynb #named
 def _named(folder: Folder, name: str) -> dict[str, list[TranscriptFile]]:
     "Groups the files of a folder by name if they are separate studies; {} if they are parts of one."

@@ -112,7 +112,8 @@ def iter_study(
         rows += 1
         try:
             record = as_contributed(record, study.study, source, line)
-            transcript = None if record is None else parse_record(record, study.study, row, source, line, study.kind)
+            transcript = None if record is None else parse_record(record, study.study, row, source, line, study.kind,
+                                                                  study.same_people)
         except DataError as error:
             report(error)
             continue

@@ -41,6 +41,7 @@ class StudyCard:
     paradigm: str = ""
     response: str = ""  # one of RESPONSE_KINDS
     repeated: bool | None = None  # True: many trials per participant; False: one-shot
+    same_people: bool | None = None  # True: a participant's id means the same person in all experiments
     trials: Trials | None = None  # how a table of trials becomes transcripts
 
 # %% ../../nbs/data/02_registry.ipynb #check-field
@@ -52,7 +53,7 @@ def _check_field(name: str, value, source: Path) -> None:
     known = [field.name for field in fields(StudyCard)][1:]
     if name not in known:
         raise DataError(source, f"is no field of a {STUDY_FILE}; there are {', '.join(known)}.", field=name)
-    kind, how = {"repeated": (bool, "true or false"),
+    kind, how = {"repeated": (bool, "true or false"), "same_people": (bool, "true or false"),
                  "trials": (Trials, "a table [trials]")}.get(name, (str, "a text in quotes"))
     if not isinstance(value, kind):
         raise DataError(source, f"holds {value!r}; write {how}.", field=name)
@@ -82,10 +83,12 @@ def register(
 ) -> pd.DataFrame:
     """Combines the published studies with your own, whose fields take precedence.
 
-    Returns one row per study: the columns of published_studies, then title, citation, licence, response, repeated.
+    Returns one row per study: the columns of published_studies, then title, citation, licence, response, repeated,
+    same_people.
     """
     table = published_studies().astype(object).set_index("study")
-    table = table.assign(**dict.fromkeys(["title", "citation", "licence", "response"], ""), repeated=None)
+    table = table.assign(**dict.fromkeys(["title", "citation", "licence", "response"], ""), repeated=None,
+                         same_people=None)
     for card in own:
         new = {"data_set": "own", "released": False} if card.study not in table.index else {}
         new |= {name: value for name, value in asdict(card).items() if name not in ("study", "trials")

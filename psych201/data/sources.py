@@ -101,7 +101,8 @@ def from_rows(
             record = as_record(row)
             study = _hub_study(record, source, line)
             counts[study] += 1
-            yield parse_record(record, study, counts[study] - 1, source, line, row.get("response_kind") or "")
+            yield parse_record(record, study, counts[study] - 1, source, line, row.get("response_kind") or "",
+                               bool(row.get("same_people")))
         except DataError as error:
             report(error)
 

@@ -33,9 +33,10 @@ from .plan import Plan, announce_format, announce_options, announce_work, estima
 from .rescoring import verify_by_rescoring
 from .scorer import Scorer, stream
 from ..settings import load_settings
-from ..store.atomic import locked
+from ..store.atomic import file_name, locked
 from ..store.prune import note_people, outdated_transcripts, remove_transcripts
 from ..store.read import summarise_scores
+from ..store.shards import correct_people
 from ..store.write import Run, describe, drop_superseded, save_shard
 from ..transcripts import Transcript
 
@@ -168,6 +169,18 @@ def _announce_outdated(run: Run, old: dict[str, set[str]], prune: bool, say: Cal
             say(f"{run.model}: {len(keys)} stored transcripts of {study} are not in these data; they "
                 "still count in figures. If the data were edited, prune=True (--prune) takes them out.")
 
+# %% ../../nbs/scoring/10_run.ipynb #correct-people
+def _correct_people(run: Run, dataset: Dataset, say: Callable[[str], None]) -> None:
+    "Corrects who answered in the store, if study.toml now says otherwise (`same_people`), and announces it."
+    names = {file_name(study) for study in by_study(dataset)}
+    paths = [path for path in (run.store / "transcripts").glob("*.parquet") if path.stem[:-17] in names]
+    if not paths:
+        return
+    with locked(run.store):
+        changed = correct_people(run.store, paths, dataset)
+    if changed:
+        say(f"{changed:,} stored transcripts now count as of other people, as same_people in study.toml says.")
+
 # %% ../../nbs/scoring/10_run.ipynb #as-dataset
 def _as_dataset(dataset) -> Dataset | LazyDataset:
     "Makes a data set of transcripts or sources; raises `ValueError` if it is empty."
@@ -259,6 +272,7 @@ def score(
         say(f"{scorer.name}: stored scores were made under other conditions; {checked} transcripts "
             "scored again came out the same.")
     _announce_outdated(run, old, prune, say)
+    _correct_people(run, dataset, say)
     announce_options(scorer, plan, dataset, say)
     announce_format(scorer, plan, dataset, say)
     tokens = estimate_tokens(scorer, plan.todo)

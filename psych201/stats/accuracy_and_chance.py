@@ -129,7 +129,7 @@ def _ratio(people: pl.DataFrame, level: float) -> dict:
     saved = 1 - uncertain["nll"].to_numpy() / weight
     interval = participant_interval(saved, weight, level)
     return {"r2": float(np.average(saved, weights=weight)),
-            **{name: interval[name] for name in ("low", "high", "interval")}}
+            **{name: interval[name] for name in ("low", "high", "interval", "caution")}}
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #as-models
 def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
@@ -146,7 +146,7 @@ def _baselines_as_models(scores: pl.DataFrame) -> pl.DataFrame:
 ABOVE = dict(model=pl.String, format=pl.String, baseline=pl.String, study=pl.String, participants=pl.Int64,
              responses=pl.Int64, dropped=pl.Int64,
              nll=pl.Float64, nll_baseline=pl.Float64, r2=pl.Float64, low=pl.Float64, high=pl.Float64,
-             interval=pl.String, dtype=pl.String)  # columns of pseudo_r2
+             interval=pl.String, caution=pl.String, dtype=pl.String)  # columns of pseudo_r2
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #pseudo-r2-2
 def pseudo_r2(
@@ -160,7 +160,7 @@ def pseudo_r2(
     r2 = 1 - Σ nll / Σ nll_baseline over the responses that both scored; without unit, at most 1. low, high:
     `participant_interval` of 1 - nll / nll_baseline per person, weighted by nll_baseline; None if the baseline is
     certain about a person. `dropped` counts responses that one of the two did not score; nll columns are means in
-    nats.
+    nats; caution says why an interval may be too narrow.
 
     Raises `ValueError` if the scores lack the baseline, or hold models of several formats or rules.
     """

@@ -149,8 +149,8 @@ def split_misalignment(
     difference - stays. All are in nats, with intervals of `participant_interval`. Raises `ValueError` if the choices
     are not of the same responses.
 
-    Returns participants, responses, left_out; difference, removed, stays, each with _low and _high; temperature_post,
-    temperature_base.
+    Returns participants, responses, left_out; difference, removed, stays, each with _low and _high; caution (why
+    intervals may be too narrow), temperature_post, temperature_base.
     """
     if not np.array_equal(post.chosen, base.chosen) or not np.array_equal(post.person, base.person):
         raise ValueError("The choices of both models must be of the same responses; keep the shared ones first.")
@@ -158,25 +158,26 @@ def split_misalignment(
     stays = crossvalidated_nll(post) - crossvalidated_nll(base)
     parts = {"difference": difference, "removed": difference - stays, "stays": stays}
     result = {"participants": len(np.unique(post.person)), "responses": len(post.chosen), "left_out": post.left_out}
-    for name, values in parts.items():
-        result |= _part(name, values, post.person, level)
-    return result | {"temperature_post": fit_temperature(post), "temperature_base": fit_temperature(base)}
+    found = {name: _part(values, post.person, level) for name, values in parts.items()}
+    for name, part in found.items():
+        result |= {name: part["mean"], f"{name}_low": part["low"], f"{name}_high": part["high"]}
+    return result | {"caution": found["difference"]["caution"], "temperature_post": fit_temperature(post),
+                     "temperature_base": fit_temperature(base)}
 
 # %% ../../nbs/stats/09_calibration.ipynb #part
-def _part(name: str, values: np.ndarray, person: np.ndarray, level: float) -> dict:
-    "Returns the mean over responses with an interval over people; None if a value is missing."
-    names = (name, f"{name}_low", f"{name}_high")
+def _part(values: np.ndarray, person: np.ndarray, level: float) -> dict:
+    "Returns the mean over responses with an interval over people and a caution; None if a value is missing."
     if not len(values) or np.isnan(values).any():
-        return dict.fromkeys(names)
+        return dict.fromkeys(("mean", "low", "high")) | {"caution": ""}
     _, who, n = np.unique(person, return_inverse=True, return_counts=True)
-    reach = participant_interval(np.bincount(who, values) / n, n, level)
-    return dict(zip(names, (float(values.mean()), reach["low"], reach["high"])))
+    interval = participant_interval(np.bincount(who, values) / n, n, level)
+    return {"mean": float(values.mean())} | {name: interval[name] for name in ("low", "high", "caution")}
 
 # %% ../../nbs/stats/09_calibration.ipynb #temperature-split-schema
 SPLIT = {"study": pl.String} | dict.fromkeys(["participants", "responses", "left_out", "dropped"],
                                              pl.Int64) | dict.fromkeys(
     [part + end for part in ("difference", "removed", "stays") for end in ("", "_low", "_high")]
-    + ["temperature_post", "temperature_base"], pl.Float64)  # columns of temperature_split
+    + ["temperature_post", "temperature_base"], pl.Float64) | {"caution": pl.String}  # columns of temperature_split
 
 # %% ../../nbs/stats/09_calibration.ipynb #temperature-split
 def temperature_split(

@@ -16,6 +16,8 @@ import scipy.stats
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.multitest import multipletests
 
+from .intervals import cluster_interval
+
 # %% ../../nbs/stats/04_meta_analysis.ipynb #usable
 def _usable(effect: Sequence[float], se: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Returns the effects and variances of the studies that have both, and a mask of these studies."
@@ -63,11 +65,9 @@ def _drawn_effects(values: np.ndarray, variances: np.ndarray, draws: int, seed: 
 
 # %% ../../nbs/stats/04_meta_analysis.ipynb #equal-weights
 def _equal_weights(values: np.ndarray, level: float) -> dict:
-    "Returns the unweighted mean of two or more studies with its t interval."
-    se = values.std(ddof=1) / np.sqrt(len(values))
-    half = scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * se
-    return {"estimate": float(values.mean()), "se": float(se), "low": float(values.mean() - half),
-            "high": float(values.mean() + half)}
+    "Returns the unweighted mean of two or more studies with its interval."
+    found = cluster_interval(values, np.ones(len(values)), level)
+    return {name: found[name] for name in ("estimate", "se", "low", "high")}
 
 
 def _together(values: np.ndarray, variances: np.ndarray) -> dict:
@@ -88,7 +88,8 @@ def random_effects(
 ) -> dict:
     """Computes the mean over studies with equal weights, heterogeneity, and the prediction interval of a next study.
 
-    estimate = Σ y / k; low, high = estimate ± t(k - 1) · s / √k (Shuster 2010). tau2 by Paule and Mandel (1982); i2 =
+    estimate = Σ y / k (Shuster 2010), low, high as in `cluster_interval`: t(k - 1), corrected for skewness (Hall
+    1992). tau2 by Paule and Mandel (1982); i2 =
     tau2 / (tau2 + v), v = (k - 1) Σ w / ((Σ w)² - Σ w²), w = 1 / se² (Higgins and Thompson 2002); q = Σ w (y -
     fixed-effect mean)² with p_heterogeneity from χ²(k - 1). next_low, next_high are quantiles of draws (Nagashima,
     Noma and Furukawa 2019).

@@ -91,6 +91,8 @@ COLUMN_NOTES = {
     "low_people": "lower end of the 95% interval for the same studies and other people",
     "high_people": "its upper end",
     "interval": "how the interval was computed",
+    "skewness": "skewness of people's means",
+    "caution": "why an interval may be too narrow",
     "p_difference": "p value of the hypothesis that there is no difference",
     "p_difference_holm": "the same, corrected for the number of rows (Holm)",
     "p_difference_fdr": "the same as a false discovery rate (Benjamini and Hochberg)",
