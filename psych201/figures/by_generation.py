@@ -139,7 +139,7 @@ def generation_trends(
     step: `stats.trends.trend_over_groups`, in d per generation, with the exact p value and the smallest possible one;
     step_equal_size: `stats.trends.trend_with_size`. `note` says why there is no trend at equal size.
 
-    Columns: series, generations, pairs, left_out, step, low, high, p_trend, p_trend_least, step_equal_size,
+    Columns: series, generations, pairs, left_out, step, low, high, p_trend, p_trend_least, imbalance, step_equal_size,
     low_equal_size, high_equal_size, note.
     """
     rows = []
@@ -149,12 +149,12 @@ def generation_trends(
         trend = trend_over_groups(made["family"], made["cohens_d"], order)
         rows.append({"series": series, "generations": len(order), "pairs": len(made), "left_out": len(part) - len(made),
                      "step": trend["slope"],
-                     **{name: trend[name] for name in ("low", "high", "p_trend", "p_trend_least")},
+                     **{name: trend[name] for name in ("low", "high", "p_trend", "p_trend_least", "imbalance")},
                      **_trend_at_equal_size(made.dropna(subset="size_b"), order)})
     return pd.DataFrame(rows, columns=TRENDS)
 
 # %% ../../nbs/figures/07_by_generation.ipynb #trend-at-size
-TRENDS = ("series", "generations", "pairs", "left_out", "step", "low", "high", "p_trend", "p_trend_least",
+TRENDS = ("series", "generations", "pairs", "left_out", "step", "low", "high", "p_trend", "p_trend_least", "imbalance",
           "step_equal_size", "low_equal_size", "high_equal_size", "note")  # columns of generation_trends
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ITEMS', 'WEIGHTS', 'CEILING', 'find_items', 'noise_ceiling', 'against_ceiling', 'distribution_distances',
-           'expected_distance', 'distribution_scores', 'by_entropy']
+           'sample_entropy', 'expected_distance', 'distribution_scores', 'by_entropy']
 
 # %% ../../nbs/stats/11_ceiling.ipynb #imports
 from collections.abc import Iterable
@@ -164,6 +164,22 @@ def distribution_distances(
     divergence = _entropy(middle) - (_entropy(people) + _entropy(model)) / 2
     return np.abs(people - model).sum(-1) / 2, np.maximum(0, divergence)
 
+# %% ../../nbs/stats/11_ceiling.ipynb #sample-entropy
+def sample_entropy(
+    counts: np.ndarray,  # (items, options) answers
+) -> np.ndarray:  # (items,) nats; NaN without answers
+    """Estimates the entropy of the distribution from which answers were drawn (Chao and Shen 2003).
+
+    H = -Σ q log q / (1 - (1 - q)^n) over the options seen, with q = C · count / n and C = 1 - (options seen once) / n;
+    if all were seen once, C = 1 / n.
+    """
+    n, once = counts.sum(1), (np.rint(counts) == 1).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        covered = np.where(once == n, 1 / n, 1 - once / n)
+        q = covered[:, None] * counts / n[:, None]
+        parts = np.where(counts > 0, q * np.log(np.where(q > 0, q, 1)) / (1 - (1 - q) ** n[:, None]), 0)
+        return np.where(n > 0, -parts.sum(1) + 0.0, np.nan)
+
 # %% ../../nbs/stats/11_ceiling.ipynb #expected
 def expected_distance(
     model: np.ndarray,  # (items, options) shares
@@ -177,22 +193,29 @@ def expected_distance(
     return sum(np.abs(sample - shares).sum(1) / 2 for sample in drawn) / draws
 
 # %% ../../nbs/stats/11_ceiling.ipynb #shares
+def _halves(items: pl.DataFrame, by: str, seed: int) -> pl.DataFrame:
+    "Adds to items the participants who answered each, and the half (0, 1) in which the person is, equally many in each."
+    drawn = {who: blake2b(f"{seed}/{who}".encode(), digest_size=7).hexdigest() for who in items["person"].unique()}
+    place = pl.col("person").replace_strict(drawn, return_dtype=pl.String).rank("dense").over(by)
+    return items.with_columns(half=(place % 2).cast(pl.Int64), participants=pl.col("person").n_unique().over(by))
+
+
 def _shares_by_item(choices: pl.DataFrame, items: pl.DataFrame, by: str) -> pl.DataFrame:
-    "Returns one row per item and option: n (answers to the item), participants, people and model (shares)."
+    "Returns one row per item, half and option: n (answers), participants of both halves, people and model (shares)."
     key = ["transcript", "response_index"]
-    rows = choices.join(_comparable(items, by).select(*key, "person", by), on=key)
+    rows = choices.join(items.select(*key, "person", by, "half", "participants"), on=key)
     rows = rows.filter(pl.col("given").any().over(by, "option"))
     rows = rows.filter(pl.col("chosen").any().over(key)).with_columns(p=pl.col("logprob").cast(pl.Float64).exp())
     rows = rows.with_columns(p=pl.col("p") / pl.col("p").sum().over(key))
-    counts = rows.filter("chosen").group_by(by).agg(n=pl.len(), participants=pl.col("person").n_unique())
-    sums = rows.group_by("study", by, "option").agg(people=pl.col("chosen").sum(),
-                                                    model=pl.col("p").sum()).join(counts, on=by)
-    return sums.with_columns(pl.col("people", "model") / pl.col("n")).sort("study", by, "option")
+    counts = rows.filter("chosen").group_by(by, "half").agg(n=pl.len(), participants=pl.col("participants").first())
+    sums = rows.group_by("study", by, "half", "option").agg(people=pl.col("chosen").sum(),
+                                                            model=pl.col("p").sum()).join(counts, on=[by, "half"])
+    return sums.with_columns(pl.col("people", "model") / pl.col("n")).sort("study", by, "half", "option")
 
 # %% ../../nbs/stats/11_ceiling.ipynb #padded
 def _padded(table: pl.DataFrame, by: str) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    "Returns one row per item, and both distributions as arrays (items, options) padded with 0."
-    each = table.group_by("study", by, maintain_order=True).agg(
+    "Returns one row per item and half, and both distributions as arrays (rows, options) padded with 0."
+    each = table.group_by("study", by, "half", maintain_order=True).agg(
         pl.col("n", "participants").first(), options=pl.len(), people="people", model="model")
     lengths = each["options"].to_numpy()
     there = np.arange(lengths.max(initial=0)) < lengths[:, None]
@@ -211,37 +234,43 @@ def distribution_scores(
     draws: int = 200,  # for tv_expected
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Compares a model's distribution over the options of each item with people's.
+    """Compares a model's distribution over the options of each item with people's, for either half of the people.
 
-    tv and js as in `distribution_distances`, tv_expected as in `expected_distance`; entropies and js in nats. By trial,
-    experiments with `own_keys` are left out. Raises `ValueError` if no item has enough people, or for several models,
-    formats or rules.
+    tv and js as in `distribution_distances`, tv_expected as in `expected_distance`, entropy_people as in
+    `sample_entropy`, entropy_others: that of the other half; entropies and js in nats. n counts the answers of a half.
+    By trial, experiments with `own_keys` are left out. Raises `ValueError` if no item has enough people, or for several
+    models, formats or rules.
 
-    Columns: study, the item, n, participants, options, entropy_people, entropy_model, tv, tv_expected, js.
+    Columns: study, the item, half, n, participants (of both halves), options, entropy_people, entropy_others,
+    entropy_model, tv, tv_expected, js.
     """
     check_single(choices, "model", "format", "rule")
-    table = _shares_by_item(choices, items, by).filter(pl.col("participants") >= least)
+    halves = _halves(_comparable(items, by), by, seed)
+    table = _shares_by_item(choices, halves, by).filter(pl.col("participants") >= least)
     each, people, model = _padded(table, by)
     if each.is_empty():
         differ = len(items) - len(_comparable(items, by))
         own = f" ({differ:,} of {len(items):,} responses are of people with keys of their own.)" if differ else ""
         raise ValueError(f"No {by} was answered by {least} people or more; ask for fewer, "
                          f"or tell items apart by trial.{own}")
-    tv, js = distribution_distances(people, model)
-    return each.with_columns(entropy_people=_entropy(people), entropy_model=_entropy(model), tv=tv,
-                             tv_expected=expected_distance(model, each["n"].to_numpy(), draws, seed), js=js)
+    (tv, js), n = distribution_distances(people, model), each["n"].to_numpy()
+    rows = each.with_columns(entropy_people=sample_entropy(people * n[:, None]), entropy_model=_entropy(model), tv=tv,
+                             tv_expected=expected_distance(model, n, draws, seed), js=js)
+    other = rows.select(by, half=1 - pl.col("half"), entropy_others="entropy_people")
+    return rows.join(other, on=[by, "half"], how="left", maintain_order="left")
 
 # %% ../../nbs/stats/11_ceiling.ipynb #bins
 def by_entropy(
     table: pl.DataFrame,  # from distribution_scores
     bins: int = 5,  # at most
 ) -> pl.DataFrame:
-    """Averages distances and entropies in bins of human entropy, from agreement to disagreement.
+    """Averages distances and entropies in bins of the entropy of the other half's answers, up to most disagreement.
 
-    Columns: bin, items, responses, then means over the items: entropy_people, entropy_model (nats), tv, tv_expected,
-    js (nats).
+    Columns: bin, items (twice in all: for either half), responses, then means over the halves of items: entropy_people,
+    entropy_model (nats), tv, tv_expected, js (nats).
     """
-    rank = (pl.col("entropy_people").rank("ordinal") - 1) * min(bins, len(table)) // len(table)
+    table = table.drop_nulls("entropy_others")
+    rank = (pl.col("entropy_others").rank("ordinal") - 1) * min(bins, len(table)) // len(table)
     return table.with_columns(bin=rank.cast(pl.Int64)).group_by("bin").agg(
         items=pl.len(), responses=pl.col("n").sum(),
         **{name: pl.col(name).mean() for name in ("entropy_people", "entropy_model", "tv", "tv_expected", "js")}).sort(
