@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 # %% ../../nbs/figures/10_controls.ipynb #controls-imports-1
 from .style import (
     PAGE, TYPES, canvas, computed_in, counts_line, legend, short_names, with_cards, wrapped)
-from ..stats.means import check_single
+from ..stats.means import check_single, scored
 from ..stats.moderators import RESPONSE_KEY, means_by
 
 # %% ../../nbs/figures/10_controls.ipynb #shared-by-conditions
@@ -25,7 +25,7 @@ def shared_by_conditions(
     Raises `ValueError` if the table holds several rules.
     """
     check_single(scores, "rule")
-    known, condition = scores.drop_nulls("nll"), pl.struct("model", "format")
+    known, condition = scored(scores), pl.struct("model", "format")
     conditions = known.group_by("study").agg(conditions=condition.n_unique())
     times = known.group_by("study", *RESPONSE_KEY).agg(times=condition.n_unique()).join(conditions, on="study")
     shared = times.filter(pl.col("times") == pl.col("conditions"))

@@ -83,6 +83,8 @@ def _counts(row: dict) -> str:
 def _mean_label(row: dict) -> str:
     "Names the studies of a mean, from a row of `paired.known_interval`."
     these = "these " if row["interval"] == "these studies, other people" else ""
+    if row.get("without"):
+        return f"without {row['without']}"
     return "mean of this study" if row["studies"] == 1 else f"mean of {these}{row['studies']} studies"
 
 # %% ../../nbs/figures/05_forest_plots.ipynb #effect-row
@@ -136,7 +138,7 @@ def _with_types(figure: Figure, table: pl.DataFrame) -> Figure:
 # %% ../../nbs/figures/05_forest_plots.ipynb #misalignment
 def misalignment_forest(
     effects: pl.DataFrame,  # columns of paired.PAIRED
-    means: pl.DataFrame,  # columns of paired.PAIRED_MEANS
+    means: pl.DataFrame,  # columns of paired.PAIRED_MEANS; optional: without (a study that the mean leaves out)
     width: float = PAGE,  # inches
     most: int = 60,  # rows of studies; if there are more, one row per pair
 ) -> Figure:
@@ -145,6 +147,7 @@ def misalignment_forest(
     Differences are in nats per response; right of 0 is less human-like. Raises `ValueError` without effects.
     """
     if len(effects) > most:
+        means = means.filter(pl.col("without").is_null()) if "without" in means.columns else means
         return forest(_by_pair(effects, means) if len(means) else pd.DataFrame(), _AXIS, width)
     return _with_types(forest(_by_study(effects, means) if len(means) else pd.DataFrame(), _AXIS, width), means)
 

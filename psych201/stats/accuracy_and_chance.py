@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from .means import RESPONSE, check_single, shared_by_model
+from .means import RESPONSE, check_single, scored, shared_by_model
 from .paired import paired_responses, participant_interval
 
 # %% ../../nbs/stats/08_accuracy_and_chance.ipynb #accuracy
@@ -26,6 +26,7 @@ def accuracy(
     table holds several rules.
     """
     check_single(scores, "rule")
+    scores = scores.with_columns(nll=pl.when(pl.col("nll").is_finite()).then("nll"))
     return scores.group_by("model", "format", "study", maintain_order=True).agg(
         participants=pl.col("person").n_unique(), responses=pl.col("nll").count(),
         unscored=pl.col("nll").is_null().sum(),
@@ -82,8 +83,7 @@ def accuracies(
     vocabulary.
     """
     check_single(scores, "format", "rule")
-    scored = scores.filter(pl.col("nll").is_not_null())
-    both = scored.join(option_accuracy(choices), on=["model", *RESPONSE], how="left", maintain_order="left")
+    both = scored(scores).join(option_accuracy(choices), on=["model", *RESPONSE], how="left", maintain_order="left")
     with_options = pl.col("options").is_not_null()
     mean = lambda column: pl.col(column).cast(pl.Float64).filter(with_options).mean()
     table = both.group_by("model", "study", maintain_order=True).agg(
@@ -106,7 +106,7 @@ def shared_accuracies(
 
     able, tables = [model for model in models if len(known(model))], [pl.DataFrame(schema=SHARED_ACCURACIES)]
     for model, (rows, kept) in zip(able, shared_by_model(known, able), strict=True):
-        others = read(model).drop_nulls("nll").join(rows, on=RESPONSE, how="anti", maintain_order="left")
+        others = scored(read(model)).join(rows, on=RESPONSE, how="anti", maintain_order="left")
         table = accuracies(pl.concat([kept, others]), choices_of(model))
         made = rows.group_by("study").agg(made=pl.col("nll").count())
         tables.append(table.join(made, on="study", how="left", maintain_order="left").select(

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ..inputs.offers import find_offers
-from .means import check_single
+from .means import check_single, scored
 from ..transcripts import Transcript
 
 # %% ../../nbs/stats/11_ceiling.ipynb #find-items
@@ -138,12 +138,12 @@ def against_ceiling(
     bounds = _bounded(items, by).select("study", "transcript", "response_index", "low", "high")
     models = scores.select("model").unique(maintain_order=True)
     both = models.join(bounds, how="cross").join(
-        scores.drop_nulls("nll").select("model", "study", "transcript", "response_index", "nll"),
+        scored(scores).select("model", "study", "transcript", "response_index", "nll"),
         on=["model", "study", "transcript", "response_index"], how="left")
-    scored = pl.col("nll").is_not_null()
+    known = pl.col("nll").is_not_null()
     return both.group_by("model", "study", maintain_order=True).agg(
-        responses=scored.sum(), dropped=(~scored).sum(), nll=pl.col("nll").mean(),
-        low=pl.col("low").filter(scored).mean(), high=pl.col("high").filter(scored).mean())
+        responses=known.sum(), dropped=(~known).sum(), nll=pl.col("nll").mean(),
+        low=pl.col("low").filter(known).mean(), high=pl.col("high").filter(known).mean())
 
 # %% ../../nbs/stats/11_ceiling.ipynb #distances
 def _entropy(p: np.ndarray) -> np.ndarray:
@@ -194,7 +194,7 @@ def expected_distance(
 
 # %% ../../nbs/stats/11_ceiling.ipynb #shares
 def _halves(items: pl.DataFrame, by: str, seed: int) -> pl.DataFrame:
-    "Adds to items the participants who answered each, and the half (0, 1) in which the person is, equally many in each."
+    "Adds to items the number of participants of each, and the half (0, 1) of people to which the person belongs."
     drawn = {who: blake2b(f"{seed}/{who}".encode(), digest_size=7).hexdigest() for who in items["person"].unique()}
     place = pl.col("person").replace_strict(drawn, return_dtype=pl.String).rank("dense").over(by)
     return items.with_columns(half=(place % 2).cast(pl.Int64), participants=pl.col("person").n_unique().over(by))

@@ -266,7 +266,7 @@ def people_of(
 # %% ../../nbs/stats/02_intervals.ipynb #people
 def _people(scores: pl.DataFrame, value: str) -> pl.DataFrame:
     "Returns one row per person, model and study: the number of responses with a value, and their mean."
-    return scores.drop_nulls(value).group_by("model", "format", "study", "person",
+    return scores.filter(pl.col(value).is_finite()).group_by("model", "format", "study", "person",
                                              maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
 
 # %% ../../nbs/stats/02_intervals.ipynb #mean-intervals

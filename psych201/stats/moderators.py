@@ -17,7 +17,7 @@ import polars as pl
 from ..inputs.trials import find_trials
 from .ceiling import find_items
 from .intervals import people_of, strata_interval
-from .means import check_single
+from .means import check_single, scored
 from .paired import PAIRED_MEANS, paired_means, participant_mean
 from ..transcripts import Transcript
 
@@ -222,7 +222,7 @@ def contrast(
         check_single(scores, "rule")
     rows, means = ([], {name: pl.col("nll").filter(pl.col(column) == value)
                         for name, value in (("first", one), ("second", other))})
-    for (model, format), of_model in scores.drop_nulls("nll").group_by("model", "format", maintain_order=True):
+    for (model, format), of_model in scored(scores).group_by("model", "format", maintain_order=True):
         people = of_model.group_by("study", "person", maintain_order=True).agg(
             **{name: part.mean() for name, part in means.items()}, responses=sum(part.len() for part in means.values()))
         both = people.filter(pl.col("first").is_not_null() & pl.col("second").is_not_null()).with_columns(

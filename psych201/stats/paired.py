@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_STUDIES', 'FEW_PEOPLE', 'MANY_PEOPLE', 'SKEWED', 'PAIRED', 'PAIRED_MEANS', 'paired_responses',
            'paired_differences', 'by_person', 'participant_interval', 'paired_effects', 'paired_means',
-           'participant_mean', 'known_interval']
+           'participant_mean', 'carrying_study', 'known_interval']
 
 # %% ../../nbs/stats/03_paired.ipynb #imports
 from collections.abc import Iterable
@@ -185,6 +185,20 @@ def participant_mean(
         return result | {name: over[name] for name in ("low", "high", "interval")}
     low, high = percentile_interval(hierarchical_bootstrap(studies, draws, seed), level)
     return result | {"low": low, "high": high, "interval": "hierarchical bootstrap"}
+
+# %% ../../nbs/stats/03_paired.ipynb #carrying-study
+def carrying_study(
+    effects: pl.DataFrame,  # from paired_effects, one pair
+    share: float = 0.5,  # of the sum of differences
+) -> tuple[str, float] | None:  # study, its share; None if no study makes more than `share`, or there are fewer than three
+    "Finds the study that makes most of the mean over studies: difference / Σ differences."
+    known = effects.drop_nulls("difference")
+    total = known["difference"].sum()
+    if len(known) < 3 or not total:
+        return None
+    parts = known.select("study", part=pl.col("difference") / total).sort("part")
+    study, part = parts.row(-1)
+    return (study, part) if part > share else None
 
 # %% ../../nbs/stats/03_paired.ipynb #known-interval
 def known_interval(

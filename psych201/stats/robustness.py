@@ -15,7 +15,7 @@ import polars as pl
 # %% ../../nbs/stats/10_robustness.ipynb #imports-2
 from ..errors import StoreError
 from .calibration import option_scores
-from .means import RESPONSE
+from .means import RESPONSE, shared_responses
 from .paired import PAIRED_MEANS, known_interval, paired_means
 from ..store.option_table import scan_choices
 from ..store.read import read_conditions, read_scores
@@ -31,6 +31,23 @@ def _closing(store: Path, post: str, base: str) -> pl.DataFrame:
 
 def _first(store: Path, post: str, base: str) -> pl.DataFrame:
     return _exact(store, post, base).filter(pl.col("response_index") == 0)
+
+# %% ../../nbs/stats/10_robustness.ipynb #other-units
+def _shared(store: Path, post: str, base: str) -> pl.DataFrame:
+    return shared_responses(_exact(store, post, base), [post, base])[0]
+
+
+def _per_token(store: Path, post: str, base: str) -> pl.DataFrame:
+    tokens = pl.col("n_tokens").mean().over("model", "study")
+    return _shared(store, post, base).with_columns(nll=pl.when(tokens > 0).then(pl.col("nll") / tokens))
+
+
+def _standardised(store: Path, post: str, base: str) -> pl.DataFrame:
+    shared = _shared(store, post, base)
+    spread = shared.group_by("study", "model").agg(pl.col("nll").var()).group_by("study").agg(
+        spread=pl.col("nll").mean().sqrt())
+    rows = shared.join(spread, on="study", maintain_order="left")
+    return rows.with_columns(nll=pl.when(pl.col("spread") > 0).then(pl.col("nll") / pl.col("spread"))).drop("spread")
 
 # %% ../../nbs/stats/10_robustness.ipynb #other-runs
 def _published(store: Path, post: str, base: str) -> pl.DataFrame:
@@ -78,6 +95,8 @@ SPECIFICATIONS: dict[str, tuple[str, Callable, str]] = {
     "temperature_study": ("options, refitted in each study", _by_study, _OPTIONS),
     "chat": ("post-trained in its chat format", _chat, "scores of the post-trained model in the format chat"),
     "first": ("first response of a session", _first, _BOTH),
+    "per_token": ("per token (nats per token)", _per_token, _BOTH),
+    "standardised": ("studies standardised (standard deviations)", _standardised, _BOTH),
 }  # name -> label in the figure, function, scores it needs
 
 # %% ../../nbs/stats/10_robustness.ipynb #one-specification
@@ -113,8 +132,9 @@ def robustness_checks(
 ) -> pl.DataFrame:  # columns of ROBUSTNESS, one row per pair and specification
     """Computes the effect of post-training on each pair under alternative measures, with intervals.
 
-    difference = mean over studies of mean(nll(post) - nll(base)) in nats per response, with the intervals of
-    `paired_means`, or of the same studies with other people below three studies. `note` says why a specification has
+    difference = mean over studies of mean(nll(post) - nll(base)) in nats per response (`per_token`: per token;
+    `standardised`: in standard deviations), with the intervals of `paired_means`, or of the same studies with other
+    people below three studies. `note` says why a specification has
     no effect. Raises `KeyError` for an unknown specification.
     """
     rows = [{"post": post, "base": base, "specification": name, "label": SPECIFICATIONS[name][0], "note": "",

@@ -100,8 +100,9 @@ COLUMN_NOTES = {
     "p_equivalence_holm": "the same, corrected for the number of rows (Holm)",
     "p_trend": "exact p value of the hypothesis that the order of the generations does not matter",
     "p_trend_least": "smallest p value that so few generations allow",
-    "imbalance": "by how much chance makes slopes steeper than the orders say, if few pairs stand at the ends; above 1.2 "
-                 "there is no p value",
+    "imbalance": "excess of steep slopes by chance, if few pairs stand at the ends; above 1.2 there is no p value",
+    "share": "share of one study in the sum of differences over studies",
+    "without": "the study that this mean leaves out",
     "p_heterogeneity": "p value of the hypothesis that all studies have the same effect",
     "p_correlation": "p value of the hypothesis that effects have nothing to do with their standard errors",
     "estimate": "mean over studies with equal weights",
