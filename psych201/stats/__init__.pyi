@@ -13,6 +13,7 @@ from . import ceiling as ceiling
 from . import moderators as moderators
 from .means import RESPONSE as RESPONSE
 from .means import mean_nll as mean_nll
+from .means import scored as scored
 from .means import mean_over_studies as mean_over_studies
 from .means import shared_responses as shared_responses
 from .means import shared_by_model as shared_by_model
@@ -27,6 +28,7 @@ from .effect_sizes import misalignment as misalignment
 from .effect_sizes import mean_misalignment as mean_misalignment
 from .effect_sizes import rule_differences as rule_differences
 from .intervals import cluster_interval as cluster_interval
+from .intervals import skew_corrected_ends as skew_corrected_ends
 from .intervals import effective_clusters as effective_clusters
 from .intervals import strata_interval as strata_interval
 from .intervals import wild_p as wild_p
@@ -43,6 +45,7 @@ from .paired import by_person as by_person
 from .paired import participant_interval as participant_interval
 from .paired import paired_effects as paired_effects
 from .paired import paired_means as paired_means
+from .paired import carrying_study as carrying_study
 from .paired import participant_mean as participant_mean
 from .meta_analysis import random_effects as random_effects
 from .meta_analysis import leave_one_out as leave_one_out
@@ -83,6 +86,7 @@ from .calibration import calibration_scores as calibration_scores
 from .robustness import robustness_checks as robustness_checks
 from .ceiling import find_items as find_items
 from .ceiling import noise_ceiling as noise_ceiling
+from .ceiling import sample_entropy as sample_entropy
 from .ceiling import against_ceiling as against_ceiling
 from .ceiling import distribution_distances as distribution_distances
 from .ceiling import expected_distance as expected_distance

@@ -266,12 +266,12 @@ def by_entropy(
 ) -> pl.DataFrame:
     """Averages distances and entropies in bins of the entropy of the other half's answers, up to most disagreement.
 
-    Columns: bin, items (twice in all: for either half), responses, then means over the halves of items: entropy_people,
-    entropy_model (nats), tv, tv_expected, js (nats).
+    Columns: bin, items (an item can be in two bins, once for either half), responses, then means over the halves of
+    items: entropy_people, entropy_model (nats), tv, tv_expected, js (nats).
     """
-    table = table.drop_nulls("entropy_others")
+    table, item = table.drop_nulls("entropy_others"), "trial" if "trial" in table.columns else "context"
     rank = (pl.col("entropy_others").rank("ordinal") - 1) * min(bins, len(table)) // len(table)
     return table.with_columns(bin=rank.cast(pl.Int64)).group_by("bin").agg(
-        items=pl.len(), responses=pl.col("n").sum(),
+        items=pl.col(item).n_unique(), responses=pl.col("n").sum(),
         **{name: pl.col(name).mean() for name in ("entropy_people", "entropy_model", "tv", "tv_expected", "js")}).sort(
             "bin")

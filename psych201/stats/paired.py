@@ -190,7 +190,7 @@ def participant_mean(
 def carrying_study(
     effects: pl.DataFrame,  # from paired_effects, one pair
     share: float = 0.5,  # of the sum of differences
-) -> tuple[str, float] | None:  # study, its share; None if no study makes more than `share`, or there are fewer than three
+) -> tuple[str, float] | None:  # study, its share; None if no study has more, or there are fewer than three
     "Finds the study that makes most of the mean over studies: difference / Σ differences."
     known = effects.drop_nulls("difference")
     total = known["difference"].sum()

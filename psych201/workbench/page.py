@@ -133,7 +133,8 @@ COLUMN_NOTES = {
 _OTHER_STUDIES = "lower end of the 95% interval for other studies and other people"
 _BOUNDS = {"low": "NLL under the shares of these answers themselves: no prediction needs fewer nats",
            "high": "NLL under other people's answers: a prediction that anyone can make"}
-_EXCEPTIONS = {"noise_ceiling": _BOUNDS, "against_ceiling": _BOUNDS}  # table -> columns that mean something else
+_EXCEPTIONS = {"noise_ceiling": _BOUNDS, "against_ceiling": _BOUNDS,  # table -> columns that mean something else
+               "misalignment_over_studies": {"without": "the study whose omission moves the mean most"}}
 
 # %% ../../nbs/workbench/00_page.ipynb #table-part
 def _glossary(table: str, columns: Iterable[str]) -> str:
