@@ -48,6 +48,7 @@ from .datasets import select as select
 from .datasets import sample_path as sample_path
 from .datasets import load_data as load_data
 from .datasets import LazyDataset as LazyDataset
+from .datasets import check_readable as check_readable
 from .datasets import open_data as open_data
 from .datasets import studies as studies
 from .splits import sessions as sessions

@@ -150,7 +150,7 @@ def scan(
     split: str | None = None,  # None: all
 ) -> pl.LazyFrame:  # columns of SCHEMA and split
     "Scans the rows of an archive lazily; raises `DataError` for a split that the archive lacks."
-    frames = [pl.scan_parquet(file.path).with_columns(split=pl.lit(file.split))
+    frames = [pl.scan_parquet(file.path, glob=False).with_columns(split=pl.lit(file.split))
               for file in archive_files(folder, studies, split)]
     empty = pl.from_arrow(SCHEMA.empty_table()).with_columns(split=pl.lit("")).lazy()
     return pl.concat([empty, *frames], how="diagonal")

@@ -167,7 +167,7 @@ def write_archive(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        sessions, distinct = _write_studies(transcripts, part, progress)
+        sessions, distinct = _write_studies(transcripts, part, progress, problems)
         sides = sessions.with_columns(split=assign(sessions, seed, seen)["split"])
         for (study,), rows in sides.group_by("study", maintain_order=True):
             _divide(part, study, rows["split"].to_numpy())
@@ -181,7 +181,8 @@ def write_archive(
 
 # %% ../../nbs/data/09_conversion.ipynb #write-studies
 def _write_studies(transcripts: Iterable[Transcript], part: Path,
-                   progress: Callable[[str], None]) -> tuple[pl.DataFrame, dict[str, int]]:
+                   progress: Callable[[str], None],
+                   problems: list[Problem]) -> tuple[pl.DataFrame, dict[str, int]]:
     """Writes one file per study.
 
     Returns study, participant and digest of each session, and the number of distinct responses of each study.
@@ -199,7 +200,7 @@ def _write_studies(transcripts: Iterable[Transcript], part: Path,
     finally:
         files.close()
     if not facts:
-        raise UserError("There is no transcript to convert.")
+        raise UserError(str(problems[0]) if problems else "There is no transcript to convert.")
     table = pl.DataFrame(facts, schema=dict(study=pl.String, participant=pl.String, digest=pl.String), orient="row")
     return table, {study: len(responses) for study, responses in distinct.items()}
 
@@ -251,13 +252,13 @@ def convert(
 ) -> tuple[pl.DataFrame, list[Problem]]:  # contents of studies.parquet; records that were left out
     """Converts sources to an archive.
 
-    Raises `DataError` for a file that cannot be read at all, or a study that two sources contain, and `UserError` if
-    the folder exists or there are no transcripts.
+    Files and records that cannot be read are left out and listed. Raises `DataError` for a source that cannot be read,
+    or a study that two sources contain, and `UserError` if the folder exists or there are no transcripts.
     """
     sources, problems = [sources] if isinstance(sources, (str, Path)) else list(sources), []
 
     def report(error: DataError) -> None:
-        if error.problem.line is None:
+        if error.problem.line is None and error.problem.source in map(str, sources):
             raise error
         problems.append(error.problem)
 

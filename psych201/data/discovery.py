@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 # %% ../../nbs/data/03_discovery.ipynb #imports-1
-from .files import TranscriptFile, UNZIP_ERRORS, damaged, opened
+from .files import TranscriptFile, UNZIP_ERRORS, damaged, opened, why_unreadable
 from .registry import STUDY_FILE, StudyCard, parse_study_file
 from ..errors import DataError
 
@@ -156,6 +156,10 @@ def _list(stream: BinaryIO) -> list[tuple[str, ...]] | Exception:
 # %% ../../nbs/data/03_discovery.ipynb #add-file
 def _add(folder: Folder, path: Path) -> None:
     "Adds a file, or the files of a zip, to the tree; the path is inside the folder."
+    if problem := why_unreadable(path):
+        home, place = _place(folder, (path.name,))
+        home.files.append(TranscriptFile(path, (), place, problem))
+        return
     if path.suffix.lower() != ".zip":
         listed = [()]
     else:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Report', 'MAX_LINE', 'MAX_FILE', 'UNZIP_ERRORS', 'ignore', 'read_jsonl', 'check_beginning', 'TranscriptFile',
-           'damaged', 'opened']
+           'damaged', 'why_unreadable', 'opened']
 
 # %% ../../nbs/data/01_files.ipynb #imports
 import gzip
 import json
 import lzma
+import os
 import re
 import struct
 import zipfile
@@ -132,14 +133,37 @@ def damaged(name: str, error: Exception) -> DataError:
     "Returns the error for a file that cannot be unpacked."
     return DataError(name, f"cannot be unpacked ({error}); zip prompts.jsonl again, without a password.")
 
+# %% ../../nbs/data/01_files.ipynb #not-there
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def why_unreadable(
+    path: Path,
+) -> DataError | None:  # None: it can be opened
+    "Says why a file cannot be read: a pointer of Git LFS, a link to nothing, no regular file, or no permission."
+    name = str(path)
+    if path.is_symlink() and not path.exists():
+        return DataError(name, f"is a link to {os.readlink(path)}, which is not there; fetch the file first "
+                               "(git annex get, datalad get), or remove the link.")
+    if not path.is_file():
+        return DataError(name, "is no file." if path.exists() else "does not exist.")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(_POINTER))
+    except OSError as error:
+        return DataError(name, f"cannot be opened ({error.strerror}).")
+    if head == _POINTER:
+        return DataError(name, "is a pointer of Git LFS, not the file itself; run `git lfs pull` in its repository.")
+    return None
+
 # %% ../../nbs/data/01_files.ipynb #opened
 @contextmanager
 def opened(
     file: TranscriptFile,
 ) -> Iterator[BinaryIO]:
-    "Opens a file, also inside zips, and decompresses .gz; raises `DataError` if it cannot be unpacked."
-    if file.problem:
-        raise file.problem
+    "Opens a file, also inside zips, and decompresses .gz; raises `DataError` if it cannot be read or unpacked."
+    if problem := file.problem or why_unreadable(file.path):
+        raise problem
     with file.path.open("rb") as stream, ExitStack() as stack:
         try:
             for member in file.members:

@@ -109,10 +109,7 @@ def check_data(
 
     dataset = data.open_data(sources, on_error="collect", studies=studies, limit=limit or None, revision=revision,
                              split=split)
-    if whole := [problem for problem in dataset.problems if problem.line is None]:
-        raise ValueError(str(whole[0]))
-    if not len(dataset):
-        raise ValueError(f"No transcript could be read from {', '.join(map(str, sources))}.")
+    data.check_readable(dataset, sources)
     return dataset
 
 # %% ../../nbs/workbench/05_arguments.ipynb #lacks

@@ -55,7 +55,8 @@ def _report_scores(outcome: Outcome, output: Path, dataset, format: str, rule: s
         table = _table(outcome.notebooks, output / "scores", dataset, format, rule)
         print(f"\n{table.round(3).to_string(index=False)}")
         if dataset.problems:
-            print(f"{len(dataset.problems)} records of the data could not be read; `psych201 data` lists them.")
+            print(f"{len(dataset.problems):,} of the records and files could not be read; `psych201 data` lists them.")
+            status = 1
         if not table["scored"].sum():
             print("Warning: not one response was scored; the column left_out counts them, the "
                   "notebooks name the reasons.", file=sys.stderr)

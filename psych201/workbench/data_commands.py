@@ -46,7 +46,7 @@ def describe_command(arguments: argparse.Namespace) -> int:
     print(f"describing {_counted(len(dataset), 'transcript')}", file=sys.stderr, flush=True)
     page = draw_description(sources, output, arguments.split or "", arguments.embedding or "", dataset.problems)
     if dataset.problems:
-        print(f"{_counted(len(dataset.problems), 'record')} could not be read; psych201 check lists them.",
+        print(f"{len(dataset.problems):,} of the records and files could not be read; psych201 check lists them.",
               file=sys.stderr)
     print(f"Page:      {page}")
     return 1 if dataset.problems else 0
@@ -91,7 +91,7 @@ def convert_command(arguments: argparse.Namespace) -> int:
                                                     responses=("responses", "sum"))
     print(counts.to_string(), f"Archive:   {arguments.output}", sep="\n")
     if problems:
-        print(*problems[:10], f"{_counted(len(problems), 'record')} could not be read and left out; "
+        print(*problems[:10], f"{len(problems):,} of the records and files could not be read and are left out; "
                               f"{arguments.output}/problems.csv lists them.", sep="\n", file=sys.stderr)
     return 1 if problems else 0
 

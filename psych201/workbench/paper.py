@@ -27,7 +27,7 @@ from ..store.read import find_shards, read_conditions
 from .analysis import save_tables, scored_models
 from .kernels import warm_kernels
 from .page import Gap, note_gap, write_page
-from .runner import WorkbenchError, find_notebook, run_notebook
+from .runner import WorkbenchError, find_notebook, literal_path, run_notebook
 
 # %% ../../nbs/workbench/04_paper.ipynb #analyses
 ANALYSES = figures_of("describe")  # analysis notebook -> its figures
@@ -49,7 +49,7 @@ def _run(name: str, output: Path, parameters: dict) -> Path | None:
     from papermill import inspect_notebook  # imported while the kernels warm up; it takes a second
 
     try:
-        known = inspect_notebook(str(find_notebook(name)))
+        known = inspect_notebook(literal_path(find_notebook(name)))
         given = {key: value for key, value in parameters.items() if key in known}
         return run_notebook(name, output / "notebooks" / f"{name}.ipynb", given, verbose=False)
     except WorkbenchError as error:
