@@ -58,7 +58,6 @@ def _mentions(prompt: str, options: re.Pattern) -> list[tuple[str, tuple[str, st
 
 # %% ../../nbs/inputs/10_offers.ipynb #naming
 _AGREEMENT, _FEWEST = 0.99, 10  # least share of answers among the named options, fewest questions that name any
-_ANSWERED = 0.1  # least share of answers that are the option in a place that always names the same
 
 
 class _Naming(NamedTuple):
@@ -88,16 +87,13 @@ def _find_naming(prompts: list[str], answers: list[str], options: Iterable[str])
     pattern = _pattern(options)
     known = {prompt: _mentions(prompt, pattern) for prompt in set(prompts)}
     mentions = [known[prompt] for prompt in prompts]
-    seen, hits, kinds = Counter(), Counter(), {}
+    seen, hits = Counter(), Counter()
     for answer, found in zip(answers, mentions):
         for place in {place for _, place in found}:
             seen[place] += 1
             hits[place] += (answer, place) in found
-        for option, place in found:
-            kinds.setdefault(place, set()).add(option)
     least = max(_FEWEST / 2, len(prompts) / 100)
-    often = [place for place, n in seen.most_common(12)
-             if n >= least and (len(kinds[place]) > 1 or hits[place] >= _ANSWERED * n)]
+    often = [place for place, n in seen.most_common(12) if n >= least]
     places = set(often)
     questions, right = _count_right(answers, mentions, places)
     for place in sorted(often, key=lambda place: hits[place] / seen[place]):

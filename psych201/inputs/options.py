@@ -128,12 +128,15 @@ def _named_shares(sessions: list[Transcript], options: set[str]) -> tuple[float,
     return (float(np.mean(used)), float(np.mean(unused))) if used and unused else None
 
 # %% ../../nbs/inputs/04_options.ipynb #experiments-with-own-keys
-def _collect(transcripts: Iterable[Transcript]) -> dict[tuple[str, str], tuple[list[Counter], list[Transcript]]]:
+def _collect(transcripts: Iterable[Transcript],
+             quantities: bool = True) -> dict[tuple[str, str], tuple[list[Counter], list[Transcript]]]:
     "Returns the answers of each session of each experiment, and the first of its sessions, to search their texts."
     found: dict[tuple[str, str], tuple[dict[str, Counter], dict[str, Transcript]]] = {}
     for transcript in transcripts:
         answers, texts = found.setdefault((transcript.study, transcript.experiment), ({}, {}))
-        answers[transcript.key] = Counter(filter(None, transcript.responses))
+        both = zip(transcript.responses, transcript.continuous)
+        answers[transcript.key] = Counter(response for response, quantity in both
+                                          if response and (quantities or not quantity))
         if len(texts) < _SEARCHED:
             texts[transcript.key] = transcript
     return {experiment: (list(answers.values()), list(texts.values()))
@@ -142,8 +145,12 @@ def _collect(transcripts: Iterable[Transcript]) -> dict[tuple[str, str], tuple[l
 
 def _keys_differ(sessions: list[Counter], texts: list[Transcript]) -> bool:
     "Returns True if participants of an experiment had their own keys, by their texts or else their answers."
+    numbers = {option for session in sessions for option in session if as_number(option) is not None}
+    if len(numbers) > MOST_NAMES:  # times or amounts next to keys
+        sessions = [Counter({option: n for option, n in session.items() if option not in numbers})
+                    for session in sessions]
     totals, different = sum(sessions, Counter()), np.array([len(session) for session in sessions])
-    if len(totals) < 2 or is_quantity(totals):
+    if len(totals) < 2:
         return False
     used, unused = (_named_shares(texts, set(totals)) if len(totals) <= 2 * MOST_OPTIONS else None) or (0, 0)
     if used >= 0.9 and unused <= 0.1 and different.max() > 1:
@@ -160,7 +167,7 @@ def experiments_with_own_keys(
     The texts decide if sessions name nine in ten of the options that they used and at most one in ten of the others,
     or at least half of the others; else `own_keys` does. Quantities have no keys.
     """
-    return {experiment for experiment, found in _collect(transcripts).items() if _keys_differ(*found)}
+    return {experiment for experiment, found in _collect(transcripts, quantities=False).items() if _keys_differ(*found)}
 
 # %% ../../nbs/inputs/04_options.ipynb #option-counts
 def option_counts(

@@ -99,14 +99,29 @@ def test_scales_keep_all_points_and_one_question_does_not_lend_its_options_to_an
     assert (found[:, :30] == 7).all() and (found[:, 30:] == 2).all()
 
 
-def test_a_key_and_a_time_are_two_questions():
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("unit", [" ms", " units"])
+def test_a_key_and_a_time_are_two_questions(unit, own):
     "As in miklashevsky2017: one experiment asks for a key and for a time in milliseconds."
     random = np.random.default_rng(8)
-    people = [told(who, "You tell words from nonsense.\n" + "".join(f"Item {n}: you press <<{random.integers(1, 3)}>> after <<{random.integers(300, 1500)}>>{unit}.\n"
-                                                                    for n in range(60))) for unit in (" ms", " units") for who in range(3)]
-    for some in (people[:3], people[3:]):
-        found = np.array(numbers(some), dtype=object).reshape(-1, 2)
-        assert set(found[:, 0]) == {2} and set(found[:, 1]) == {None}
+    people = []
+    for who in range(6):
+        keys = random.choice(LETTERS, 2, replace=False) if own else ["1", "2"]
+        people.append(told(who, "You tell words from nonsense.\n" + "".join(f"Item {n}: you press <<{keys[random.integers(2)]}>> after <<{random.integers(300, 1500)}>>{unit}.\n"
+                                                                             for n in range(60))))
+    found = np.array(numbers(people), dtype=object).reshape(-1, 2)
+    assert set(found[:, 1]) == {None} and set(found[:, 0]) == ({None} if own and unit == " units" else {2})  # own keys and unmarked quantities: unknown
+
+
+def test_a_slip_of_one_person_gives_nobody_a_third_key():
+    random = np.random.default_rng(12)
+    people = []
+    for who in range(30):
+        keys = list(random.choice(LETTERS, 2, replace=False))
+        answers = random.choice(keys, 60)
+        people.append(told(who, "Press a key.\n" + "".join(f"Word {n}: <<{'~' if who == n == 3 else answer}>>\n" for n, answer in enumerate(answers))))
+    found = np.array(numbers(people), dtype=object).reshape(30, 60)
+    assert set(found[0]) == {2} and set(found[3]) <= {2, None}
 
 
 @pytest.mark.parametrize("line", ["You think of <<w{}>>.\n", "You estimate <<{}>>.\n", "{} reminds you of <<w{}>>.\n"])
