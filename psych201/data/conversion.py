@@ -221,14 +221,18 @@ def stream(
 
 # %% ../../nbs/data/09_conversion.ipynb #without-doubles
 def _all(sources: Iterable[str | Path], report: Report, revision: str | None) -> Iterator[Transcript]:
-    "Yields the transcripts of all sources; raises `DataError` for a study that two of them contain."
+    "Yields the transcripts of all sources; raises `DataError` for one that cannot be read, or a study in two of them."
     owner: dict[str, str] = {}
     for source in dict.fromkeys(map(str, sources)):
-        for transcript in stream(source, report, revision):
+        errors: list[DataError] = []
+        noted = lambda error: (errors.append(error), report(error))[1]
+        for transcript in stream(source, noted, revision):
             if owner.setdefault(transcript.study, source) != source:
                 raise DataError(source, f"brings the study {transcript.study!r}, which {owner[transcript.study]} has "
                                         "brought; leave one of the two out.")
             yield transcript
+        if source not in owner.values() and (whole := [error for error in errors if error.problem.line is None]):
+            raise whole[0]
 
 # %% ../../nbs/data/09_conversion.ipynb #digests
 def digests(

@@ -65,6 +65,7 @@ class Dataset:
     problems: list[Problem] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)  # files, folders and rows of tables that were not read
     source: "Dataset | None" = None  # the data set of which this is a part
+    unread: list[str] = field(default_factory=list)  # sources of which nothing could be read
 
     def __len__(self) -> int:
         return len(self.transcripts)
@@ -117,7 +118,7 @@ def select(
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(groups) or 'none'}.")
     wanted = set(groups if studies is None else studies)
     chosen = [row for study, rows in groups.items() if study in wanted for row in _spread(rows, limit)]
-    return Dataset(chosen, dataset.problems, dataset.passed_over, dataset)
+    return Dataset(chosen, dataset.problems, dataset.passed_over, dataset, dataset.unread)
 
 # %% ../../nbs/data/07_datasets.ipynb #sample-path
 def sample_path() -> Path:
@@ -184,7 +185,9 @@ def load_data(
     sources = [source] if isinstance(source, (str, Path)) else list(dict.fromkeys(source))
     wanted = None if studies is None else {studies} if isinstance(studies, str) else set(studies)
     for origin in sources:
+        before = len(loaded.problems)
         transcripts, passed_over = _load_one(origin, report, revision, wanted, split)
+        loaded.unread += [str(origin)] if not transcripts and len(loaded.problems) > before else []
         loaded.transcripts += _new_studies(transcripts, set(by_study(loaded)), origin, report)
         loaded.passed_over += passed_over
     if wanted and not wanted <= set(by_study(loaded)):  # read everything, to list the available studies in the error
@@ -196,14 +199,16 @@ def check_readable(
     dataset: "Dataset | LazyDataset",  # loaded with on_error="collect"
     sources: str | Path | Iterable[str | Path],  # from which it was loaded
 ) -> None:
-    "Raises `ValueError` if one of the sources cannot be read, or nothing of any."
-    named = {str(sources)} if isinstance(sources, (str, Path)) else set(map(str, sources))
-    named |= {os.path.expanduser(source) for source in named}
+    "Raises `ValueError` if nothing of one of the sources can be read, or if two bring the same study."
+    named = [str(sources)] if isinstance(sources, (str, Path)) else list(map(str, sources))
     whole = [problem for problem in dataset.problems if problem.line is None]
-    if of_source := [problem for problem in whole if problem.source in {*named, "''"}]:
+    lost = {os.path.expanduser(source) for source in dataset.unread}
+    of_source = [problem for problem in whole if problem.source in (*named, "''")
+                 or any(problem.source.startswith(source) for source in lost)]
+    if of_source:
         raise ValueError(str(of_source[0]))
     if not len(dataset):
-        raise ValueError(str(whole[0]) if whole else f"No transcript could be read from {', '.join(sorted(named))}.")
+        raise ValueError(str(whole[0]) if whole else f"No transcript could be read from {', '.join(named)}.")
 
 # %% ../../nbs/data/07_datasets.ipynb #lazy-dataset
 @dataclass(frozen=True)
@@ -215,6 +220,7 @@ class LazyDataset:
     limit: int | None = None  # most transcripts per study, evenly spread
     problems: tuple = ()  # always empty: an archive holds what could be read
     passed_over: tuple = ()
+    unread: tuple = ()
 
     def counts(self) -> pd.DataFrame:
         "Counts its contents: columns archive.COUNTS, one row per study and split."

@@ -70,7 +70,7 @@ def test_a_page_of_an_archive_and_what_could_not_be_read(tmp_path, capsys):
     (study / "prompts.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record | {"participant": "2", "nationality": "Singaporean"}) + "\nbroken\n")
     (study / "study.toml").write_text('domain = "Psychophysics"')
     assert main(["describe", str(study), "--output", str(tmp_path / "page"), "--embedding", "tfidf"]) == 1
-    assert "1 record could not be read" in capsys.readouterr().err
+    assert "1 of the records and files could not be read" in capsys.readouterr().err
     page = (tmp_path / "page" / "index.html").read_text()
     assert "1 record</b>: not readable and left out" in page and page.count("<img ") == 1
     assert main(["convert", str(study), "--output", str(tmp_path / "archive")]) == 1

@@ -324,8 +324,8 @@ def test_edited_data_are_noticed_and_pruned(tmp_path, run):
     assert run(*words)[0] == 0
     study.write_text(line("sun", "Say") + line("rain", "Say") + "not JSON\n")
     status, out, err = run(*words)
-    assert status == 0 and "tiny-llama: 1 stored transcripts of my_study are not in these data" in err
-    assert "1 records of the data could not be read" in out
+    assert status == 1 and "tiny-llama: 1 stored transcripts of my_study are not in these data" in err
+    assert "1 of the records and files could not be read" in out
     assert "of 1 participants of my_study more texts are scored" in run("paper", "--output", str(tmp_path / "out"), "--figures", "nll_by_size")[2]
     status, out, err = run(*words, "--prune")
     assert status == 1 and "1 records of the data cannot be read" in err  # what it held may be stored

@@ -53,6 +53,8 @@ def test_a_source_that_was_named_stops_the_command(tmp_path, capsys):
     message = spoil(source, "pointer")
     for words in (["score", "baseline:kt", "--output", str(tmp_path / "out"), "--data", str(source / "near"), str(source / "far" / "prompts.jsonl")],
                   ["score", "baseline:kt", "--output", str(tmp_path / "out"), "--data", str(source / "far")],
+                  ["score", "baseline:kt", "--output", str(tmp_path / "out"), "--data", str(source / "near"), str(source / "far")],
+                  ["convert", str(source / "near"), str(source / "far"), "--output", str(tmp_path / "archive")],
                   ["convert", str(source / "far"), "--output", str(tmp_path / "archive")]):
         assert main(words) and message in capsys.readouterr().err
     assert not (tmp_path / "out" / "scores").exists() and not (tmp_path / "archive").exists()
