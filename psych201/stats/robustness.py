@@ -37,17 +37,24 @@ def _shared(store: Path, post: str, base: str) -> pl.DataFrame:
     return shared_responses(_exact(store, post, base), [post, base])[0]
 
 
-def _per_token(store: Path, post: str, base: str) -> pl.DataFrame:
+def _in_tokens(rows: pl.DataFrame) -> pl.DataFrame:
     tokens = pl.col("n_tokens").mean().over("model", "study")
-    return _shared(store, post, base).with_columns(nll=pl.when(tokens > 0).then(pl.col("nll") / tokens))
+    return rows.with_columns(nll=pl.when(tokens > 0).then(pl.col("nll") / tokens))
+
+
+def _in_spreads(rows: pl.DataFrame) -> pl.DataFrame:
+    spread = rows.group_by("study", "model").agg(pl.col("nll").var()).group_by("study").agg(
+        spread=pl.col("nll").mean().sqrt())
+    both = rows.join(spread, on="study", maintain_order="left")
+    return both.with_columns(nll=pl.when(pl.col("spread") > 0).then(pl.col("nll") / pl.col("spread"))).drop("spread")
+
+
+def _per_token(store: Path, post: str, base: str) -> pl.DataFrame:
+    return _in_tokens(_shared(store, post, base))
 
 
 def _standardised(store: Path, post: str, base: str) -> pl.DataFrame:
-    shared = _shared(store, post, base)
-    spread = shared.group_by("study", "model").agg(pl.col("nll").var()).group_by("study").agg(
-        spread=pl.col("nll").mean().sqrt())
-    rows = shared.join(spread, on="study", maintain_order="left")
-    return rows.with_columns(nll=pl.when(pl.col("spread") > 0).then(pl.col("nll") / pl.col("spread"))).drop("spread")
+    return _in_spreads(_shared(store, post, base))
 
 # %% ../../nbs/stats/10_robustness.ipynb #other-runs
 def _published(store: Path, post: str, base: str) -> pl.DataFrame:

@@ -104,6 +104,15 @@ def test_people_with_keys_of_their_own_are_left_out_by_trial():
     assert stats.against_ceiling(scores_of(choices), items, "trial")["responses"].to_list() == []
 
 
+def test_the_upper_bound_shares_options_of_the_same_question_only():
+    "Two stages with two keys each: what others chose at the other stage says nothing, so that a fair coin bounds at log 2."
+    random = np.random.default_rng(1)
+    transcripts = [Transcript("".join(f"You fly <<{'WX'[random.integers(2)]}>> to planet {n}. You ask <<{'YZ'[random.integers(2)]}>>. Gems: {n}. " for n in range(30)),
+                              "wulff2020", "stages", str(who)) for who in range(4)]
+    row = stats.noise_ceiling(find_items(transcripts), "trial").row(0, named=True)
+    assert row["high"] == pytest.approx(np.log(2), abs=0.02), row  # 1.10 with shares of all four keys
+
+
 def scores_of(choices: pl.DataFrame) -> pl.DataFrame:
     "The scores that go with choices."
     return choices.filter("chosen").with_columns(nll=-pl.col("logprob"))
