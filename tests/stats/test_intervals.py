@@ -166,13 +166,13 @@ def test_effects_levels_and_scores_above_chance_from_scores_to_interval():
 def test_meta_analysis_of_studies_of_very_different_sizes(studies, between, precision):
     "The interval of the mean holds it, and the effect of one more study lies where it is said to lie."
     hits = []
-    for seed in range(DATA_SETS):
+    for seed in range(1500):
         random = np.random.default_rng(seed)
         se, effects = random.choice(precision, studies), random.normal(TRUTH, between, studies + 1)
-        found = random_effects(random.normal(effects[:-1], se), se, draws=1000)
+        found = random_effects(random.normal(effects[:-1], se), se, draws=400)
         hits.append((found["low"] <= TRUTH <= found["high"], found["next_low"] <= effects[-1] <= found["next_high"]))
     mean, one_more = np.mean(hits, 0)
-    assert 0.9 <= mean <= 0.98 and 0.92 <= one_more <= 0.98  # .93 in 1,500 data sets of the second kind
+    assert 0.92 <= mean <= 0.98 and 0.92 <= one_more <= 0.98, (mean, one_more)
 
 
 @pytest.mark.slow
