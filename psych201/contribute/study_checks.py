@@ -6,14 +6,16 @@
 __all__ = ['SHOWN', 'WINDOWS', 'StudyCheck', 'estimate_length', 'Patterns', 'judge', 'check_study']
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #study-checks-import-std
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #study-checks-import-own
 from .record_checks import Finding, KINDS, Problem, check_record, masked
 from ..data.discovery import StudyFiles
-from ..data.other_formats import as_contributed
+from ..data.other_formats import as_contributed, other_names
 from ..data.reader import read_records, unread_files, without_twins
 from ..data.registry import TEMPLATE_TITLE
 from ..errors import DataError
@@ -46,6 +48,9 @@ class StudyCheck:
     lengths: list[int] = field(default_factory=list)  # tokens of each transcript
     longest: tuple = (0, None, None)  # tokens, file, line
     passed_over: list[str] = field(default_factory=list)  # files that are not read, or duplicate another file
+    other_names: Counter = field(default_factory=Counter)  # (name in the file, name in Psych-201) -> records
+    # (experiment, participant) -> file, line and metadata of each record
+    sessions: dict[tuple[str, str], list[tuple]] = field(default_factory=dict)
     first: Transcript | None = None
     findings: list[Finding] = field(default_factory=list)
     totals: Counter = field(default_factory=Counter)  # kind -> findings, shown or not
@@ -61,8 +66,12 @@ class StudyCheck:
         return sum(n for kind, n in self.totals.items() if KINDS[kind][0] == level)
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #count-transcript
+_SESSION = re.compile(r"session|visit|wave|occasion|time_?point|measurement|^(day|date|week|month|year)(_|$)"
+                      r"|_(day|date)$")
+
+
 def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) -> None:
-    "Adds a transcript to the counts, and notes repeated persons and texts."
+    "Adds a transcript to the counts, and notes repeated texts."
     who = (transcript.experiment, transcript.participant)
     before = check.texts.setdefault(transcript.digest, (*who, source, line))
     if before[2:] != (source, line) and before[:2] == who and before[2] != source:
@@ -71,10 +80,9 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
         check.note("same text", source, line, "text",
                    f"is the text of line {before[3]}{'' if before[2] == source else f' of {before[2]}'}, "
                    f"{'the same participant' if before[:2] == who else f'participant {masked(before[1])}'}.")
-    elif (first := check.persons.get(who)) is not None:
-        check.note("same person", source, line, "participant",
-                   f"{masked(transcript.participant)} of {transcript.experiment} was there before "
-                   f"({first[0]}, line {first[1]}).")
+    else:
+        told = {name: value for name, value in transcript.metadata.items() if _SESSION.search(name.casefold())}
+        check.sessions.setdefault(who, []).append((source, line, told))
     check.persons.setdefault(who, (source, line))
     check.participants.add(transcript.participant)
     check.transcripts += 1
@@ -132,16 +140,27 @@ def _ends_with(line: str, response: str) -> bool:
 # %% ../../nbs/contribute/01_study_checks.ipynb #to-spaces
 _TO_SPACES = str.maketrans(dict.fromkeys(_BETWEEN + "\n", " "))
 
+# %% ../../nbs/contribute/01_study_checks.ipynb #keys
+_KEYS = re.compile(r"[A-Za-z01]|left|right|up|down|space|enter|shift|ctrl", re.I)
+
+
+def _keys(answers: list[str]) -> tuple[str, ...]:
+    "Returns the keys among the answers of a session, sorted; () if a fifth of these or more are none."
+    keys = [answer for answer in answers if _KEYS.fullmatch(answer)]
+    return tuple(sorted(set(keys))) if len(keys) > 0.8 * len(answers) else ()
+
+# %% ../../nbs/contribute/01_study_checks.ipynb #forced
+_FORCED = re.compile(r"\b(?:instructed|forced|required|obliged|told to|must|have to|has to|(?:only|single) "
+                     r"(?:option|key|choice|machine)|computer (?:chooses|selects|picks|has chosen))\b", re.I)
+
 # %% ../../nbs/contribute/01_study_checks.ipynb #patterns
 @dataclass
 class Patterns:
     "Counts over all sessions of an experiment."
     responses: int = 0
-    copies: int = 0  # responses with which the text before them ends
-    one_named: int = 0  # responses after a text that names exactly one option of the session
-    right: int = 0  # of these, responses that are the named option
-    keys: Counter = field(default_factory=Counter)  # single capital letters of a session, sorted -> sessions
-    given: list = field(default_factory=list)  # file and line of sessions with nearly every response so named
+    named: Counter = field(default_factory=Counter)  # counts of _count_named, over all sessions
+    keys: Counter = field(default_factory=Counter)  # keys of a session, sorted -> sessions; () without keys
+    given: list = field(default_factory=list)  # place and counts of sessions with nearly every response so named
     firsts: Counter = field(default_factory=Counter)  # first response -> sessions
     tours: int = 0  # sessions that begin with each of their options once
     distinct: set[str] = field(default_factory=set)
@@ -151,48 +170,70 @@ class Patterns:
         "Counts a session; `where` is its file and line."
         answers = [answer for answer in transcript.responses if answer.strip()]
         options, self.responses = set(answers), self.responses + len(answers)
-        named, right = self._count_named(transcript, options if 2 <= len(options) <= 6 else set())
-        if len(answers) >= 10 and named >= 0.9 * len(answers) and right >= 0.95 * named:
-            self.given.append(where)
-        letters = [answer for answer in answers if len(answer) == 1 and "A" <= answer <= "Z"]
-        self.keys["".join(sorted(set(letters))) if len(letters) >= 0.8 * max(1, len(answers)) else ""] += 1
+        named = self._count_named(transcript, options if 2 <= len(options) <= 6 else set())
+        if len(answers) >= 10 and named["one"] >= 0.9 * len(answers) and named["right"] == named["one"]:
+            self.given.append((where, named))
+        self.named += named
+        self.keys[_keys(answers)] += 1
         self.firsts[transcript.responses[0]] += 1
         self.tours += 2 <= len(options) <= 6 and set(answers[:len(options)]) == options
         self.distinct |= options
 
-    def _count_named(self, transcript: Transcript, options: set[str]) -> tuple[int, int]:
-        """Counts copies, and responses after a text that names exactly one option.
-
-        Returns the number of the latter, and of those whose named option is the response.
+    def _count_named(self, transcript: Transcript, options: set[str]) -> Counter:
+        """Counts responses after a text that names exactly one option of the session (one); of these, those that are
+        the named option (right), after another answer (changes; changes right), or told to be given (forced).
         """
-        named = right = 0
+        counts, previous = Counter(), None
         for index, answer in enumerate(transcript.responses):
             before = _text_before(transcript, index) if answer.strip() else ""
-            self.copies += _ends_with(before.rpartition("\n")[2], answer)
+            copied, changed = _ends_with(before.rpartition("\n")[2], answer), answer != previous
+            counts["copies"] += copied
+            counts["changed copies"] += copied and changed
+            counts["changes"] += changed
             matches = options.intersection(before.translate(_TO_SPACES).split())
-            named, right = named + (len(matches) == 1), right + (matches == {answer})
-        self.one_named, self.right = self.one_named + named, self.right + right
-        return named, right
+            if len(matches) == 1:
+                right, forced = matches == {answer}, bool(_FORCED.search(before))
+                counts += Counter({"one": 1, "right": right, "one changed": changed, "right changed": right and changed,
+                                   "forced": forced, "forced right": forced and right})
+            previous = answer
+        return counts
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #judge-patterns
+def _judge_given(patterns: Patterns) -> Iterator[Problem]:
+    "Yields a finding if the text before responses gives them away, or forces them."
+    n, counts = patterns.responses, patterns.named
+    sessions = sum(patterns.firsts.values())
+    if counts["forced right"] >= max(5, 0.95 * counts["forced"]) and counts["forced"] >= 0.5 * counts["one"]:
+        yield "forced choices", "text", f"the text prescribes {counts['forced right']:,} of {n:,} responses."
+    elif n >= 20 and counts["copies"] >= 0.5 * n and counts["changed copies"] >= 0.5 * counts["changes"]:
+        yield ("answer given", "text", f"the text before a response ends with it in {counts['copies']:,} of {n:,} "
+                                       "cases.")
+    elif counts["one"] >= max(20, 0.5 * n) and _is_given(counts):
+        yield ("answer given", "text", "where the text before a response names one of the options, it is the response "
+                                       f"in {counts['right']:,} of {counts['one']:,} cases.")
+    elif given := [place for place, own in patterns.given
+                   if _is_given(own) and counts["one"] - own["one"] < 0.5 * (n - own["one"])]:
+        source, line = given[0] or (None, None)
+        place = f", the first in line {line}" if line else ""
+        yield ("answer given", "text", f"in {len(given):,} of {sessions:,} sessions the text before nearly "
+                                       f"every response names it and no other option{place}.")
+
+
+def _is_given(counts: Counter) -> bool:
+    "Returns True if the named option is the response in all but one of 200 cases, also where the answer changes."
+    return (counts["right"] >= 0.995 * counts["one"] and counts["one changed"] >= 0.5 * counts["changes"]
+            and counts["right changed"] >= 0.98 * counts["one changed"])
+
+
 def judge(patterns: Patterns) -> Iterator[Problem]:
     "Yields findings from the counts over the sessions of an experiment."
     sessions, n = sum(patterns.firsts.values()), patterns.responses
     varied = len(patterns.distinct) > 1
-    if varied and n >= 20 and patterns.copies >= 0.5 * n:
-        yield "answer given", "text", f"the text before a response ends with it in {patterns.copies:,} of {n:,} cases."
-    elif varied and patterns.one_named >= max(20, 0.5 * n) and patterns.right >= 0.95 * patterns.one_named:
-        yield ("answer given", "text", "where the text before a response names one of the options, it is the response "
-                                       f"in {patterns.right:,} of {patterns.one_named:,} cases.")
-    elif varied and patterns.given:
-        source, line = patterns.given[0] or (None, None)
-        place = f", the first in line {line}" if line else ""
-        yield ("answer given", "text", f"in {len(patterns.given):,} of {sessions:,} sessions the text before nearly "
-                                       f"every response names it and no other option{place}.")
-    letters = set().union(*patterns.keys)
-    if sessions >= 10 and not patterns.keys[""] and 2 <= len(letters) <= 8 and len(
-        letters) == max(map(len, patterns.keys)):
-        yield "same options", "text", f"all {sessions:,} sessions have the keys {', '.join(sorted(letters))}."
+    if varied:
+        yield from _judge_given(patterns)
+    keys = set().union(*patterns.keys)
+    if sessions >= 10 and not patterns.keys[()] and 2 <= len(keys) <= 8 and len(keys) == max(map(len, patterns.keys)):
+        yield "same options", "text", f"all {sessions:,} sessions have the keys {', '.join(sorted(keys))}."
     (first, most), = patterns.firsts.most_common(1)
     if sessions >= 20 and most == sessions and varied:
         yield "same response", "text", f"the first response is {first!r:.40} in all {sessions:,} sessions."
@@ -237,25 +278,74 @@ def _check_ids(check: StudyCheck, declared: bool | None) -> Iterator[tuple[tuple
                                    f"{len(shared):,} of {len(told):,} ids occur in up to "
                                    f"{max(map(len, shared))} experiments.{evidence}")
 
+# %% ../../nbs/contribute/01_study_checks.ipynb #check-names
+def _check_names(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
+    "Yields a finding for each field that has another name in Psych-201."
+    for (name, standard), records in check.other_names.items():
+        chat = "; data.other_formats.chat_text makes one of a chat" if standard == "text" else ""
+        yield ((check.files[0], None), ("field names", name, f"is {standard!r} in Psych-201 (in {records:,} of "
+                                                             f"{check.records:,} records){chat}."))
+
+# %% ../../nbs/contribute/01_study_checks.ipynb #several-records
+def _session_field(records: list[tuple]) -> str:
+    "Returns the field that tells all records of a person apart; '' if there is none."
+    shared = set.intersection(*(set(told) for *_, told in records))
+    return next((name for name in sorted(shared) if len({str(told[name]) for *_, told in records}) == len(records)), "")
+
+
+def _versions(check: StudyCheck, several: dict) -> Iterator[tuple[tuple[str, str, str], list]]:
+    "Yields (experiment, file, other file) of which half of the people of one are in both, and these people."
+    files = Counter((who[0], source) for who, records in check.sessions.items()
+                    for source in {source for source, *_ in records})
+    both: dict[tuple[str, str, str], list] = {}
+    for who, records in several.items():
+        for pair in combinations(sorted({source for source, *_ in records}), 2):
+            both.setdefault((who[0], *pair), []).append(who)
+    for (experiment, one, other), people in both.items():
+        if len(people) >= 0.5 * min(files[experiment, one], files[experiment, other]):
+            yield (experiment, one, other), people
+
+# %% ../../nbs/contribute/01_study_checks.ipynb #check-sessions
+def _check_sessions(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
+    "Yields findings for people with several records: sessions, two versions of a file, or parts of a session."
+    several = {who: records for who, records in check.sessions.items() if len(records) > 1}
+    fields = {who: name for who, records in several.items() if (name := _session_field(records))}
+    for name, people in Counter(fields.values()).items():
+        most = max(len(several[who]) for who, told in fields.items() if told == name)
+        yield (check.files[0], None), ("several sessions", name, f"tells up to {most} sessions of "
+                                       f"{people:,} of {len(check.persons):,} participants apart.")
+    rest = {who: records for who, records in several.items() if who not in fields}
+    for (experiment, one, other), people in list(_versions(check, rest)):
+        yield (other, None), ("two versions", None, f"holds {len(people):,} participants of {experiment} who are in "
+                                                    f"{one} with other texts.")
+        rest = {who: records for who, records in rest.items() if who not in people}
+    for (experiment, participant), ((first, at, _), *others) in rest.items():
+        for source, line, _ in others:
+            yield (source, line), ("same person", "participant", f"{masked(participant)} of {experiment} was there "
+                                   f"before ({first}, line {at}).")
+
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-one
 def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, line: int, record: object,
                length: Callable[[str], int]) -> None:
     "Checks one record and adds it to the counts."
-    written = record
+    names = other_names(record) if isinstance(record, dict) else {}
+    chat = isinstance(record, dict) and "text" not in record and next(
+        (name for name in ("messages", "conversations") if isinstance(record.get(name), list)), "")
+    for standard, name in (names | ({"text": chat} if chat else {})).items():
+        check.other_names[name, standard] += 1
+    nameless = chat and "participant" not in record and "participant" not in names
     try:
         record = as_contributed(record, check.study, source, line)
         transcript, reason = parse_record(record, check.study, check.records - 1, source, line), None
     except DataError as error:
         transcript, reason = None, error.problem
-    if isinstance(record,
-                  dict) and "participant" in record and record["participant"] == line and not set(record) <= set(
-                      written):
+    if nameless:
         check.note("nobody", source, line, "participant", "is a chat that names nobody; its line counts as a person.")
     errors = check.level("error")
     for kind, name, message in check_record(record, transcript):
-        check.note(kind, source, line, name, message)
+        check.note(kind, source, line, names.get(name, name), message)
     if reason and check.level("error") == errors:
-        check.note("fields", source, line, reason.field, reason.message)
+        check.note("fields", source, line, names.get(reason.field, reason.field), reason.message)
     if isinstance(record, dict):
         _count_fields(check, record)
     if transcript is not None:
@@ -293,7 +383,8 @@ def check_study(
         for kind, name, message in judge(counts):
             check.note(kind, *counts.where, name, f"{experiment}: {message}")
     declared = study.card and study.card.same_people
-    for place, (kind, name, message) in (*_check_metadata(check), *_check_ids(check, declared),
+    for place, (kind, name, message) in (*_check_names(check), *_check_sessions(check), *_check_metadata(check),
+                                         *_check_ids(check, declared),
                                          *_check_lengths(check, length is estimate_length)):
         check.note(kind, *place, name, message)
     return check

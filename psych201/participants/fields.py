@@ -14,8 +14,8 @@ from typing import NamedTuple
 PERSON_FIELDS = {
     "age": ("age", "ageyears", "ageinyears", "participantage", "years"),
     "gender": ("gender", "sex", "genderidentity", "participantgender"),
-    "nationality": ("nationality", "country", "location", "countryofresidence", "residence", "countryofbirth",
-                    "citizenship", "nation"),
+    "nationality": ("nationality", "country", "countryofresidence", "residence", "countryofbirth", "citizenship",
+                    "nation"),
     "education": ("education", "educationlevel", "leveleducation", "highesteducation", "edu", "educationallevel",
                   "degree", "schooling"),
     "diagnosis": ("diagnosis", "clinicaldiagnosis", "diag", "psychiatricdiagnosis", "clinicalgroup", "patientgroup"),

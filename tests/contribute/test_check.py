@@ -11,6 +11,7 @@ import pytest
 from psych201 import data
 from psych201.contribute.record_checks import KINDS
 from psych201.contribute.report import as_text, check
+from psych201.participants import people
 from psych201.workbench.cli import main
 
 GOOD = {"text": "Which? You press <<J>>. It pays 1.\nWhich? You press <<F>>. It pays 2.", "experiment": "exp1", "participant": 1, "RTs": [310, 420]}
@@ -35,7 +36,21 @@ BROKEN = {
     "no object": ("[1, 2]", "fields", "JSON list"),
     "null": ("null", "file", "is null"),
     "no JSON": ('{"text": "a"', "file", "is not JSON"),
-    "nested": (with_text("You <<press <<J>>"), "markers", "inside a response"),
+    "nested": (with_text("You <<press <<J>>"), "markers", r"`<<` at character 4 is not closed before the next one at 12"),
+    "closed too late": (with_text("<<R>>. You open <<K but you were too slow.\nYou open <<K>>."), "markers", "at character 16 is not closed .*<<K but you were"),
+    "arrows": (with_text("You see <<><< . You press <<left>>."), "markers", "`<<><<` at character 8 looks like arrows.*in words"),
+    "a program": (with_text("The line is x << 3 and y >> 2. You answer <<8>>."), "shown markers", "1 of 2 responses.*`<< 3 and y >>`"),
+    "markers of HTML": (with_text("You press &lt;&lt;J&gt;&gt;."), "markers", "`&lt;&lt;J&gt;&gt;` at character 10 has brackets of HTML: write `<<J>>`"),
+    "guillemets": (with_text("You press «J»."), "markers", "`«J»` at character 10 .*write `<<J>>`"),
+    "markers of full width": (with_text("You press ＜＜J＞＞."), "markers", "of full width: write `<<J>>`"),
+    "backslashes": (with_text(r"You press \<\<J\>\>."), "markers", "with backslashes: write `<<J>>`"),
+    "blank": (with_text("You say << >>. <<J>>"), "blank", "1 of 2 responses, the first at character 8"),
+    "times in blocks": (GOOD | {"RTs": [[310], [420]]}, "reaction times", "holds lists within the list .*write one flat list"),
+    "a name for people": ({"subject" if name == "participant" else name: value for name, value in GOOD.items()}, "field names", "is 'participant' in Psych-201"),
+    "a name for times": ({"RT" if name == "RTs" else name: value for name, value in GOOD.items()}, "field names", "is 'RTs' in Psych-201"),
+    "computer": (GOOD | {"note": "131.152.1.77"}, "identifiers", "the address of a computer"),
+    "birth": (GOOD | {"Birth date": "12.4.1990"}, "identifiers", "holds a date of birth; give the age"),
+    "a name": (GOOD | {"LastName": "Meier"}, "personal", "names of people are left out"),
     "never closed": (with_text("You press <<J"), "markers", "never closed"),
     "none marked": (with_text("You press J"), "markers", "no response is marked"),
     "opened by one": (with_text("You press <J>>. Then <<F>>."), "one bracket", "opened by a single"),
@@ -75,7 +90,7 @@ def test_a_mistake_is_found_where_it_stands(tmp_path, record, kind, message):
     kinds = Counter(finding.kind for finding in found.findings())
     assert kind in kinds and set(kinds) <= {kind, "not a number"}, kinds
     finding = next(finding for finding in found.findings() if finding.kind == kind)
-    assert finding.line == (None if kind == "form" else 2) and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
+    assert finding.line == (None if kind in ("form", "field names") else 2) and finding.source.endswith("prompts.jsonl") and re.search(message, finding.message)
     assert found.status() == (KINDS[kind][0] == "error") and found.status(strict=True) == (KINDS[kind][0] != "hint")
     assert found.studies[0].records == 3 and finding.message in as_text(found)
 
@@ -155,6 +170,77 @@ def test_one_session_that_gives_its_answers_away(tmp_path):
     assert finding.kind == "answer given" and "in 1 of 9 sessions" in finding.message and "line 6" in finding.message
 
 
+def test_ids_that_count_up_are_no_chats(tmp_path):
+    "Participants 1, 2, 3 under another name, in the order of the lines; a chat that names nobody is told so, and who names them is not."
+    folder = study(tmp_path / "s", *(with_text(f"You press <<{key}>>.") | {"participant": None, "participant_id": n} for n, key in enumerate("JKL", 1)))
+    lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    study(folder, *({name: value for name, value in line.items() if value is not None} for line in lines))
+    assert [finding.kind for finding in check(folder).findings()] == ["field names"]
+    chats = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "J"}]} for n in range(3)]
+    study(folder, *chats)
+    assert [finding.kind for finding in check(folder).findings()] == ["field names"] + ["nobody"] * 3
+    study(folder, *(chat | {"subject": n} for n, chat in enumerate(chats, 1)))
+    assert {(finding.kind, finding.field) for finding in check(folder).findings()} == {("field names", "messages"), ("field names", "subject")}
+
+
+def test_messages_use_the_names_of_the_file(tmp_path):
+    "A field that is read under another name is reported under its own."
+    folder = study(tmp_path / "s", {"text": "<<J>> <<K>>", "experiment": "e", "participant_id": "anna.b@uni-x.org", "RT": [310]})
+    assert {(finding.kind, finding.field) for finding in check(folder).findings()} == {
+        ("field names", "participant_id"), ("field names", "RT"), ("reaction times", "RT"), ("identifiers", "participant_id")}
+
+
+def test_several_records_of_a_person(tmp_path):
+    "Sessions that a field tells apart; an older copy beside; a session in pieces."
+    def records(texts, **told):
+        return [with_text(f"{text} <<J>>", participant=n, **{name: value[n] for name, value in told.items()}) for n, text in enumerate(texts)]
+
+    def kinds(*files):
+        folder = tmp_path / str(random.random())
+        for number, lines in enumerate(files):
+            study(folder, *lines, name=f"prompts{number}.jsonl")
+        return [(finding.kind, finding.field) for finding in check(folder).findings()]
+
+    monday, tuesday = ("a", "b", "c"), ("d", "e", "f")
+    for name in ("session_id", "day", "visit", "measurement_time"):
+        assert kinds(records(monday, **{name: [1] * 3}) + records(tuesday, **{name: [2] * 3})) == [("several sessions", name)]
+    assert kinds(records(monday, block=[1] * 3) + records(tuesday, block=[2] * 3)) == [("same person", "participant")] * 3
+    assert kinds(records(monday), records(tuesday)) == [("two versions", None)]
+    assert kinds(records(monday, day=[1] * 3), records(tuesday, day=[2] * 3)) == [("several sessions", "day")]
+
+
+@pytest.mark.parametrize("keys", ["AB", "fj", "01", ("left", "right")], ids="/".join)
+def test_keys_that_are_the_same_for_all(tmp_path, keys):
+    draw = random.Random(1)
+    sessions = ["\n".join(f"You open <<{draw.choice(keys)}>>. It holds {draw.randrange(9)}." for _ in range(20)) for _ in range(12)]
+    found = check(study(tmp_path / "s", *(with_text(session, participant=n) for n, session in enumerate(sessions))))
+    assert [finding.kind for finding in found.findings()] == ["same options"]
+    scale = [session.replace(f"<<{keys[0]}>>", "<<4>>").replace(f"<<{keys[1]}>>", "<<7>>") for session in sessions]
+    assert not check(study(tmp_path / "scale", *(with_text(session, participant=n) for n, session in enumerate(scale)))).findings()
+
+
+def test_forced_choices_that_are_marked(tmp_path):
+    "Four of ten choices are prescribed and marked; without markers nothing is found."
+    draw = random.Random(1)
+
+    def session(mark: str, keys: list) -> str:
+        return "\n".join(f"You are instructed to press {x} and press {mark.format(x)}." if n % 10 < 4 else f"You press <<{x}>>."
+                         for n in range(40) for x in [draw.choice(keys)])
+
+    def kinds(mark):
+        records = (with_text(session(mark, draw.sample("ABCDEFGHK", 2)), participant=n) for n in range(12))
+        return [finding.kind for finding in check(study(tmp_path / "s", *records)).findings()]
+
+    assert (kinds("<<{}>>"), kinds("{}")) == (["forced choices"], [])
+
+
+def test_the_place_of_a_laboratory_is_no_nationality(tmp_path):
+    folder = study(tmp_path / "s", *(with_text(f"<<J>> {n}", participant=n, location=town) for n, town in enumerate(("Basel", "Berlin"))))
+    assert data.load_data(folder)[0].metadata["location"] == "Basel"
+    assert check(folder).studies[0].fields["location"][2] == ""
+    assert set(people(data.load_data(folder))["nationality"]) == {""}
+
+
 def test_what_is_passed_over_is_named(tmp_path):
     "A study that nobody reads, and a file that holds what another one holds."
     record = json.dumps(GOOD)
@@ -215,8 +301,10 @@ def real(studies_path):
 def test_the_oddities_of_real_studies_are_found(real, studies):
     "What is known of these studies, and nothing else above a hint."
     totals = {study: dict(one.totals) for study, one in real.items()}
-    assert totals["haridi2024memory"]["empty"] == sum(not all(map(str.strip, t.responses)) for t in studies if t.study == "haridi2024memory")
-    assert totals["busch2024_stroop"] == {"reaction times": 125}  # numbers as texts
+    memory = [t.responses for t in studies if t.study == "haridi2024memory"]
+    assert totals["haridi2024memory"]["empty"] == sum("" in responses for responses in memory)
+    assert totals["haridi2024memory"]["blank"] == sum(" " in responses for responses in memory)
+    assert totals["busch2024_stroop"] == {"reaction times": 125, "same options": 1}  # numbers as texts; left and right
     assert totals["guenther2024substitutions"]["not a number"] == 1
     assert totals["little2024functionestimation"]["markers"] == 2
     assert totals["thoma2025riskychoice"] == {"same text": 17}
@@ -228,7 +316,7 @@ def test_the_oddities_of_real_studies_are_found(real, studies):
     assert errors == {"little2024functionestimation"}
     assert warned == {"busch2024_stroop", "guenther2020LDT", "guenther2024substitutions", "haridi2024memory", "thoma2025riskychoice"}
     assert {kind for one in real.values() for kind in one.totals} <= {
-        "empty", "white space", "reaction times", "not a number", "markers", "same text", "same options", "several experiments", "name", "length", "form"}
+        "empty", "blank", "white space", "reaction times", "not a number", "markers", "same text", "same options", "several experiments", "name", "length", "form"}
     assert [study for study, one in real.items() if one.totals["form"]] == ["rosenbaum2022valence"]  # bis, beside bas_drive
 
 

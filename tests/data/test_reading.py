@@ -37,7 +37,7 @@ BROKEN_RECORDS = {
     "null participant": (GOOD | {"participant": None}, "participant", "is empty"),
     "text of another type": (GOOD | {"text": 7}, "text", "holds a int"),
     "no response": (GOOD | {"text": "You press J."}, "text", "no response is marked"),
-    "unclosed": (GOOD | {"text": "You press <<J. Then <<"}, "text", "inside a response"),
+    "unclosed": (GOOD | {"text": "You press <<J. Then <<"}, "text", "not closed before the next one"),
     "unclosed at the end": (GOOD | {"text": "You press <<J>> then <<F"}, "text", "never closed"),
     "half a character": (GOOD | {"text": "<<J>> \ud83d"}, "text", "lone surrogate"),
     "half a character in the metadata": (GOOD | {"mood": ["a", "\ud83d"]}, "mood", "lone surrogate"),
