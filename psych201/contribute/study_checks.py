@@ -10,13 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #study-checks-import-own
 from .record_checks import Finding, KINDS, Problem, check_record, masked
 from ..data.discovery import StudyFiles
 from ..data.other_formats import as_contributed, other_names
-from ..data.reader import read_records, unread_files, without_twins
+from ..data.reader import (
+    Person, PersonRecord, person_record, read_records, session_field, unread_files, versions, without_twins)
 from ..data.registry import TEMPLATE_TITLE
 from ..errors import DataError
 from ..participants.table import report_persons
@@ -49,8 +50,8 @@ class StudyCheck:
     longest: tuple = (0, None, None)  # tokens, file, line
     passed_over: list[str] = field(default_factory=list)  # files that are not read, or duplicate another file
     other_names: Counter = field(default_factory=Counter)  # (name in the file, name in Psych-201) -> records
-    # (experiment, participant) -> file, line and metadata of each record
-    sessions: dict[tuple[str, str], list[tuple]] = field(default_factory=dict)
+    # (experiment, participant) -> each record
+    sessions: dict[Person, list[PersonRecord]] = field(default_factory=dict)
     first: Transcript | None = None
     findings: list[Finding] = field(default_factory=list)
     totals: Counter = field(default_factory=Counter)  # kind -> findings, shown or not
@@ -66,10 +67,6 @@ class StudyCheck:
         return sum(n for kind, n in self.totals.items() if KINDS[kind][0] == level)
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #count-transcript
-_SESSION = re.compile(r"session|visit|wave|occasion|time_?point|measurement|^(day|date|week|month|year)(_|$)"
-                      r"|_(day|date)$")
-
-
 def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) -> None:
     "Adds a transcript to the counts, and notes repeated texts."
     who = (transcript.experiment, transcript.participant)
@@ -81,8 +78,7 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
                    f"is the text of line {before[3]}{'' if before[2] == source else f' of {before[2]}'}, "
                    f"{'the same participant' if before[:2] == who else f'participant {masked(before[1])}'}.")
     else:
-        told = {name: value for name, value in transcript.metadata.items() if _SESSION.search(name.casefold())}
-        check.sessions.setdefault(who, []).append((source, line, told))
+        check.sessions.setdefault(who, []).append(person_record(transcript, source, line))
     check.persons.setdefault(who, (source, line))
     check.participants.add(transcript.participant)
     check.transcripts += 1
@@ -286,36 +282,17 @@ def _check_names(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
         yield ((check.files[0], None), ("field names", name, f"is {standard!r} in Psych-201 (in {records:,} of "
                                                              f"{check.records:,} records){chat}."))
 
-# %% ../../nbs/contribute/01_study_checks.ipynb #several-records
-def _session_field(records: list[tuple]) -> str:
-    "Returns the field that tells all records of a person apart; '' if there is none."
-    shared = set.intersection(*(set(told) for *_, told in records))
-    return next((name for name in sorted(shared) if len({str(told[name]) for *_, told in records}) == len(records)), "")
-
-
-def _versions(check: StudyCheck, several: dict) -> Iterator[tuple[tuple[str, str, str], list]]:
-    "Yields (experiment, file, other file) of which half of the people of one are in both, and these people."
-    files = Counter((who[0], source) for who, records in check.sessions.items()
-                    for source in {source for source, *_ in records})
-    both: dict[tuple[str, str, str], list] = {}
-    for who, records in several.items():
-        for pair in combinations(sorted({source for source, *_ in records}), 2):
-            both.setdefault((who[0], *pair), []).append(who)
-    for (experiment, one, other), people in both.items():
-        if len(people) >= 0.5 * min(files[experiment, one], files[experiment, other]):
-            yield (experiment, one, other), people
-
 # %% ../../nbs/contribute/01_study_checks.ipynb #check-sessions
 def _check_sessions(check: StudyCheck) -> Iterator[tuple[tuple, Problem]]:
     "Yields findings for people with several records: sessions, two versions of a file, or parts of a session."
     several = {who: records for who, records in check.sessions.items() if len(records) > 1}
-    fields = {who: name for who, records in several.items() if (name := _session_field(records))}
+    fields = {who: name for who, records in several.items() if (name := session_field(records))}
     for name, people in Counter(fields.values()).items():
         most = max(len(several[who]) for who, told in fields.items() if told == name)
         yield (check.files[0], None), ("several sessions", name, f"tells up to {most} sessions of "
                                        f"{people:,} of {len(check.persons):,} participants apart.")
     rest = {who: records for who, records in several.items() if who not in fields}
-    for (experiment, one, other), people in list(_versions(check, rest)):
+    for (experiment, one, other), people in versions(check.sessions).items():
         yield (other, None), ("two versions", None, f"holds {len(people):,} participants of {experiment} who are in "
                                                     f"{one} with other texts.")
         rest = {who: records for who, records in rest.items() if who not in people}

@@ -25,7 +25,7 @@ from .datasets import Dataset, sample_path, studies as register_of
 from .files import Report
 from .sources import from_rows, hub_rows, is_snapshot, stream_studies
 from .splits import assign
-from ..errors import DataError, Problem, UserError
+from ..errors import DataError, Problem, Remark, UserError
 from ..transcripts import Transcript
 
 # %% ../../nbs/data/09_conversion.ipynb #study-writer
@@ -241,7 +241,8 @@ def digests(
 ) -> set[str]:
     "Collects the digests of all texts of some sources; raises `DataError` for any that cannot be read."
     def report(error: DataError) -> None:
-        raise error
+        if not isinstance(error, Remark):
+            raise error
 
     return {transcript.digest for source in sources for transcript in stream(source, report, revision)}
 
@@ -252,7 +253,7 @@ def convert(
     seed: int = 0,  # seed of the split
     seen: Container[str] | None = None,  # digests of training texts; None: all studies of Psych-101 count as seen
     revision: str | None = None,  # revision of a hub data set
-    progress: Callable[[str], None] = lambda line: None,  # called with the name of each study
+    progress: Callable[[str], None] = lambda line: None,  # called with a line about each study, and with remarks
 ) -> tuple[pl.DataFrame, list[Problem]]:  # contents of studies.parquet; records that were left out
     """Converts sources to an archive.
 
@@ -262,6 +263,9 @@ def convert(
     sources, problems = [sources] if isinstance(sources, (str, Path)) else list(sources), []
 
     def report(error: DataError) -> None:
+        if isinstance(error, Remark):
+            progress(str(error))
+            return
         if error.problem.line is None and error.problem.source in map(str, sources):
             raise error
         problems.append(error.problem)

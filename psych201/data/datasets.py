@@ -23,7 +23,7 @@ from .discovery import is_transcripts, study_cards
 from .files import Report
 from .registry import StudyCard, register
 from .sources import hub_id, load_file, load_folder, load_hub
-from ..errors import DataError, Problem
+from ..errors import DataError, Problem, Remark
 from ..transcripts import Transcript
 
 # %% ../../nbs/data/07_datasets.ipynb #by-study
@@ -66,6 +66,7 @@ class Dataset:
     passed_over: list[str] = field(default_factory=list)  # files, folders and rows of tables that were not read
     source: "Dataset | None" = None  # the data set of which this is a part
     unread: list[str] = field(default_factory=list)  # sources of which nothing could be read
+    remarks: list[Problem] = field(default_factory=list)  # about data that are read all the same
 
     def __len__(self) -> int:
         return len(self.transcripts)
@@ -88,7 +89,7 @@ class Dataset:
         return f"Dataset({counts}{problems})"
 
     def _repr_html_(self) -> str:
-        return (summarise(self)._repr_html_() + _folded(self.problems, "problems")
+        return (summarise(self)._repr_html_() + _folded(self.problems, "problems") + _folded(self.remarks, "remarks")
                 + _folded(self.passed_over, "files, folders and rows passed over"))
 
 # %% ../../nbs/data/07_datasets.ipynb #folded
@@ -118,7 +119,7 @@ def select(
         raise ValueError(f"No study {unknown[0]!r} here. There are: {', '.join(groups) or 'none'}.")
     wanted = set(groups if studies is None else studies)
     chosen = [row for study, rows in groups.items() if study in wanted for row in _spread(rows, limit)]
-    return Dataset(chosen, dataset.problems, dataset.passed_over, dataset, dataset.unread)
+    return Dataset(chosen, dataset.problems, dataset.passed_over, dataset, dataset.unread, dataset.remarks)
 
 # %% ../../nbs/data/07_datasets.ipynb #sample-path
 def sample_path() -> Path:
@@ -171,16 +172,17 @@ def load_data(
     """Loads checked transcripts from any kind of source.
 
     Raises `DataError` naming source, line and field, or lists these in `problems` with `on_error="collect"`; raises
-    `ValueError` for an unknown study.
+    `ValueError` for an unknown study. Files with the same people and other texts are listed in `remarks`.
     """
     if on_error not in ("raise", "collect"):
         raise ValueError(f"on_error is 'raise' or 'collect', not {on_error!r}.")
     loaded = Dataset([])
 
     def report(error: DataError) -> None:
-        if on_error == "raise":
+        is_remark = isinstance(error, Remark)
+        if on_error == "raise" and not is_remark:
             raise error
-        loaded.problems.append(error.problem)
+        (loaded.remarks if is_remark else loaded.problems).append(error.problem)
 
     sources = [source] if isinstance(source, (str, Path)) else list(dict.fromkeys(source))
     wanted = None if studies is None else {studies} if isinstance(studies, str) else set(studies)
@@ -221,6 +223,7 @@ class LazyDataset:
     problems: tuple = ()  # always empty: an archive holds what could be read
     passed_over: tuple = ()
     unread: tuple = ()
+    remarks: tuple = ()
 
     def counts(self) -> pd.DataFrame:
         "Counts its contents: columns archive.COUNTS, one row per study and split."

@@ -120,7 +120,7 @@ def split(
     "Divides a data set by person with the published rule; see `assign`."
     sides = assign(sessions(dataset), seed, seen, fraction, at_most, exclude)["split"]
     return {name: Dataset([session for session, side in zip(dataset, sides) if side == name], dataset.problems,
-                          dataset.passed_over, dataset) for name in SPLITS}
+                          dataset.passed_over, dataset, remarks=dataset.remarks) for name in SPLITS}
 
 # %% ../../nbs/data/08_splits.ipynb #discrete
 def discrete(
@@ -156,4 +156,4 @@ def discrete_part(
 ) -> Dataset:
     "Selects the sessions with single capital letters among their responses, and marks only these."
     sessions = filter(None, map(discrete, dataset))
-    return Dataset(list(sessions), dataset.problems, dataset.passed_over)
+    return Dataset(list(sessions), dataset.problems, dataset.passed_over, remarks=dataset.remarks)

@@ -8,6 +8,7 @@ __all__ = ['OPTIONS', 'add_options', 'given_options', 'default_sources', 'check_
 # %% ../../nbs/workbench/05_arguments.ipynb #imports
 import argparse
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def check_data(
     dataset = data.open_data(sources, on_error="collect", studies=studies, limit=limit or None, revision=revision,
                              split=split)
     data.check_readable(dataset, sources)
+    print(*dataset.remarks, sep="\n", end="\n" if dataset.remarks else "", file=sys.stderr, flush=True)
     return dataset
 
 # %% ../../nbs/workbench/05_arguments.ipynb #lacks

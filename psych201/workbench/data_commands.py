@@ -31,6 +31,8 @@ def data_command(arguments: argparse.Namespace) -> int:
     print(counts.to_string() if len(counts) else "No transcripts.")
     for name in dataset.passed_over:
         print(f"passed over: {name}")
+    for remark in dataset.remarks:
+        print(remark)
     if dataset.problems:
         print(*dataset.problems, f"{_counted(len(dataset.problems), 'problem')}.", sep="\n", file=sys.stderr)
     return 1 if dataset.problems else 0

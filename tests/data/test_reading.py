@@ -10,6 +10,7 @@ from psych201 import data
 from psych201.data import files, sources
 from psych201.errors import DataError
 from psych201.transcripts import MarkerError, find_responses
+from psych201.workbench.cli import main
 
 GOOD = {"text": "You press <<J>>. It pays 1.", "experiment": "exp1", "participant": 1}
 
@@ -439,3 +440,24 @@ def test_a_damaged_gzip_is_named(tmp_path):
     (tmp_path / "bad" / "prompts.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 100)[:-20])
     loaded = data.load_data(tmp_path, on_error="collect")
     assert len(loaded) == 1 and "prompts.jsonl.gz: cannot be unpacked" in str(loaded.problems[0])
+
+
+def test_two_files_with_the_same_people_are_told(tmp_path, capsys):
+    "An older export next to the new one: every reader says so, nothing is lost, and the status stays 0."
+    people = [GOOD | {"participant": n, "text": f"You press <<J>>. It pays {n}."} for n in range(3)]
+    write(tmp_path / "mine2026", *people)
+    (tmp_path / "mine2026" / "prompts_old.jsonl").write_text("\n".join(json.dumps(one | {"text": one["text"].replace("pays", "paid")}) for one in people))
+    dataset = data.load_data(tmp_path / "mine2026")  # a remark is never raised
+    assert len(dataset) == 6 and len(dataset.remarks) == 1 and not dataset.problems
+    assert "prompts_old.jsonl: holds 3 participants of exp1 who are in" in str(dataset.remarks[0])
+    assert data.select(dataset, limit=1).remarks == dataset.remarks
+    assert main(["data", str(tmp_path / "mine2026")]) == 0 and "with other texts; both files count" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "mine2026"), "--output", str(tmp_path / "archive")]) == 0
+    assert "with other texts; both files count" in capsys.readouterr().err
+    assert main(["score", "baseline:uniform", "--data", str(tmp_path / "mine2026"), "--output", str(tmp_path / "runs")]) in (0, 1)
+    assert "with other texts; both files count" in capsys.readouterr().err
+    days = [one | {"day": day} for day, one in enumerate(people[:1] * 2)]
+    for day, one in enumerate(days):
+        (tmp_path / "days2026").mkdir(exist_ok=True)
+        (tmp_path / "days2026" / f"day{day}.jsonl").write_text(json.dumps(one | {"text": f"{day}: <<J>>"}))
+    assert data.load_data(tmp_path / "days2026").remarks == []
