@@ -15,29 +15,89 @@ from ..transcripts import OPEN, Transcript
 # %% ../../nbs/scoring/04_outcomes.ipynb #words
 _RIGHT = re.compile(r"\b(?:correct|right) (?:answer|selection|response|choice|key|option) (?:was|is)(?: pressing| to "
                     r"press)? [\"'“]?([^\s.,;\"'”]+)", re.I)
-_TIME = re.compile(r"\d+(?:\.\d+)?\s?(?:ms|msec|milliseconds?|s|sec|seconds?|minutes?)\b", re.I)
-_NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?")
 _BAD = re.compile(r"\b(?:no|not|nothing|none|lose|loses|lost|wrong|incorrect|false|too slow|unrewarded|error)\b", re.I)
-_GOOD = re.compile(r"\b(?:win|wins|won|correct|right|reward|rewarded|gain|gained|treasure|success)\b", re.I)
+_GOOD = re.compile(r"\b(?:win|wins|won|correct|right|rewards?|rewarded|gain|gained|success|(?:gives?|gave|given|find|finds"
+                   r"|found|get|gets|got|receives?|received) (?:you )?(?:an? |some |the )?(?:space )?treasures?)\b", re.I)
+
+# %% ../../nbs/scoring/04_outcomes.ipynb #amount-words
+_LOSS = r"lose[sd]?|lost|losing|loss|costs?|deduct(?:s|ed)?|penal\w+|charged?|fined?|minus|owes?"
+_VERB = re.compile(rf"\b(?:(?P<loss>{_LOSS})|(?:wins?|won|gain(?:s|ed)?|gets?|got|gotten|receives?|received|earn(?:s|ed)?|"
+                   r"obtain(?:s|ed)?|collect(?:s|ed)?|scored?|pays?|paid|payoff|payout|yield(?:s|ed)?|gives?|gave|given|"
+                   r"delivers?|delivered|generates?|generated|returns?|returned|rewards?|rewarded|awarded|brings?|brought|"
+                   r"credited|add(?:s|ed)|finds?|found|contains?|holds?|worth|outcome|result|bonus|profit|value|points:))"
+                   r"(?!\w)", re.I)
+_UNIT = re.compile(r"\s?(?:points?|pts?|coins?|tokens?|gems?|sweets?|cents?|ct|pence|pounds?|dollars?|euros?|francs?|chf|"
+                   r"usd|eur|gbp|diamonds?|gold|stars?|credits?|treasures?|candies|marbles?|apples?|[$€£¢])(?!\w)", re.I)
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
+_AMOUNT = re.compile(rf"(?<![\w.,])(?P<sign>[-−–]?)\s?(?P<money>[$€£]?)(?P<minus>[-−–]?)(?P<number>{_DIGITS})"
+                     r"(?!\d|\s?%|\s?percent)")
+_ASIDE = re.compile(r"\b(?:would|could) have\b|\bhad you\b|\bif you had\b|\btotal|\bso far\b|\bbalance\b|"
+                    r"\baltogether\b|\bin all\b|\bnow have\b|\bremain", re.I)
+_TIME = re.compile(r"\d+(?:\.\d+)?\s?(?:ms|msec|milliseconds?|s|sec|seconds?|minutes?)\b", re.I)
+_BARE = re.compile(r"(?:^|[:=>→]|\b(?:is|are|was|were|of|by|be))\s*$", re.I)
+
+# %% ../../nbs/scoring/04_outcomes.ipynb #clauses
+def _clauses(text: str) -> list[str]:
+    "Splits a text at the ends of sentences and at commas, and drops totals and what another choice would have brought."
+    parts = re.split(r"[.!?;](?=\s|$)|\n|,(?=\s)", _TIME.sub("", text))
+    return [part for part in parts if part.strip() and not _ASIDE.search(part)]
+
+
+def _signed(match: re.Match) -> float:
+    "Returns the number of an amount, with its sign; commas part thousands, or decimals."
+    number = match["number"].replace(",", "" if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", match["number"]) else ".")
+    return -float(number) if match["sign"] or match["minus"] else float(number)
+
+# %% ../../nbs/scoring/04_outcomes.ipynb #amounts
+def _amounts(clause: str) -> list[float]:
+    "Returns the amounts of a clause: losses are negative, and what was not won is zero."
+    verbs, values = list(_VERB.finditer(clause)), []
+    for match in _AMOUNT.finditer(clause):
+        before = [verb for verb in verbs if verb.end() <= match.start()]
+        verb = before[-1] if before else verbs[0] if verbs else None
+        if verb is None and not (match["money"] or _UNIT.match(clause, match.end())):
+            continue
+        denied = verb and re.search(r"(?:\bnot|n't|\bnever)(?: \w+)?\s$", clause[:verb.start()])
+        values.append(0.0 if denied else -_signed(match) if verb and verb["loss"] else _signed(match))
+    return values
+
+# %% ../../nbs/scoring/04_outcomes.ipynb #net
+_GOES_ON = re.compile(r"\s*(?:and|but|then|also|you)\b", re.I)
+
+
+def _net(text: str) -> float | None:
+    "Returns what an answer brought according to the text after it; None if there is no amount."
+    clauses, total = _clauses(text), None
+    for clause in clauses:
+        values = _amounts(clause)
+        if values and total is not None and not _GOES_ON.match(clause):
+            break
+        total = (total or 0) + sum(values) if values else total
+    if total is None:
+        numbers = [(clause, match) for clause in clauses for match in _AMOUNT.finditer(clause)]
+        if len(numbers) == 1 and _BARE.search(numbers[0][0][:numbers[0][1].start()]):
+            return _signed(numbers[0][1])
+    return total
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #own-part
 def _own_part(text: str, response: str) -> str:
     "Returns the part of a text that concerns an answer: what follows its name, or all of it."
-    return re.split(rf"\b{re.escape(response)}\b", text, maxsplit=1)[-1] if re.fullmatch(r"\w+", response) else text
+    name = rf"\b(?:option|machine|door|deck|button|key|card|box)\s+{response}\b" if response.isdigit() else (
+        rf"\b{re.escape(response)}\b")
+    return re.split(name, text, maxsplit=1)[-1] if re.fullmatch(r"\w+", response) else text
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #read-outcome
 def read_outcome(
     text: str,  # text after an answer
     response: str,
-) -> bool | None:  # True: good, False: bad, None: cannot be read
+) -> bool | None:  # True: good (an amount above 0), False: bad, None: cannot be read
     "Reads from the text after an answer whether its outcome was good, bad or unknown."
     if named := _RIGHT.search(text):
         return named[1].casefold() == response.casefold()
-    text = _TIME.sub("", text)
-    part = _own_part(text, response)
-    if number := _NUMBER.search(part):
-        return (float(number[0].replace("−", "-")) > 0
-                and not re.search(r"\b(?:lose|loses|lost)\b", part[: number.end()], re.I))
+    net = _net(_own_part(text, response))
+    if net is not None:
+        return net > 0
+    text = " . ".join(_clauses(text))
     return False if _BAD.search(text) else True if _GOOD.search(text) else None
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #read-outcomes
