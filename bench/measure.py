@@ -24,6 +24,7 @@ from psych201.likelihood.attention import use_own_attention
 from psych201 import data, inputs, models
 from psych201.paradigms import two_armed_bandit
 from psych201.likelihood.nll import response_nll
+from psych201.scoring.baselines import BASELINES, make_baseline
 from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript
 
@@ -268,6 +269,24 @@ def data_set(number: int, responses: int) -> dict:
     assert found.studies["responses"].sum() == number * responses
     return {"sessions": number, "responses": number * responses, "simulate": 20 * simulated, "seconds": written, "summary": opened, "part": part, "describe": described, "bytes": size,
             "evaluation": int(table.filter(split="evaluation")["transcripts"].sum()), "peak_bytes": resident("VmHWM")}
+
+
+def answers(number: int) -> dict:
+    "Seconds in which each baseline scores one person's different answers: words, and numbers for the density."
+
+    def person(who: int, numbers: bool) -> Transcript:
+        draw = random.Random(who)
+        words = {f"{draw.gauss(50, 10):.4f}" if numbers else "".join(draw.choices("abcdefghij", k=6)): None for _ in range(number)}
+        return Transcript("Name things.\n" + "".join(f"You say <<{word}>>.\n" for word in words), "study", "numbers" if numbers else "words", str(who))
+
+    found = {}
+    for name in BASELINES:
+        people = [person(who, name == "baseline:density") for who in (1, 2)]
+        scorer = make_baseline(name, people)
+        scorer.score(people[1:])  # what is counted once for all people
+        found[name], table = seconds(lambda: scorer.score(people[:1]))
+        assert len(table) == len(people[0].spans)
+    return {"number": number, "seconds": found}
 
 
 if __name__ == "__main__":

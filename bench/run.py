@@ -71,6 +71,7 @@ MEASURES = {  # name -> what is measured, given whether in full
     "requests": lambda full: [measure("requests", model=SMOLLM, responses=100, sampled=100 if full else 9, batch=batch, tool=tool)
                               for tool in ("minicons", "lm_eval") for batch in (1, 9)],
     "participants": lambda full: [measure("participants", model=SMOLLM, tokens=1000, people=people) for people in (1, 2, 4, 8)],
+    "answers": lambda full: [measure("answers", number=number) | {"processor": processor()} for number in (2000, 8000, 32000)],  # needs no model
     "commands": lambda full: [measure("commands") | {"processor": processor()}],  # says where it ran
     "data_set": lambda full: [measure("data_set", number=200_000, responses=125) | {"processor": processor()}],  # needs no model, and says where it ran
 }
@@ -133,6 +134,10 @@ def goal_rows(results: dict) -> list[list]:
         rows.append(["200,000 sessions, 25 million responses: simulated, written, split, summarised", "15 min", told("seconds", minutes, "min"), minutes < 15])
         rows.append(["the same: memory of the process", "4 GB", told("peak_bytes", peak, "GB"), peak < 4])
         rows.append(["the same: summary of 149 studies read back", "10 s", told("summary", summary, "s"), summary < 10])
+    failed = next((one["failed"] for one in results["answers"] if "failed" in one), "")
+    soon, late = results["answers"][-2:]
+    slowest = 0 if failed else max(late["seconds"][name] / soon["seconds"][name] for name in soon["seconds"])
+    rows.append(["four times as many different answers, any baseline", "8 times the time", failed or f"{slowest:.1f} times", not failed and slowest < 8])
     for one in results["commands"]:
         for command, goal in SECONDS.items():
             took = one.get("seconds", {}).get(command)
@@ -179,6 +184,8 @@ def report(results: dict, notes: str, gpu: dict | None = None, gpu_notes: str = 
         "## One request a response\n", f"100 responses of one session, float32, {SMOLLM}; seconds from {results['requests'][0].get('sampled')} evenly spread ones.\n",
         table(["tool", "batch", "their seconds", "our seconds", "largest difference, nats"], asked),
         "## Participants\n", f"Sessions of 1,000 tokens, float32, {SMOLLM}.\n", table(["sessions", "seconds", "each"], people),
+        "## Many different answers\n", "One person who never gives an answer twice (numbers for the density): seconds of each baseline, and how much longer four times as many take (4: linear).\n",
+        answers_table(results["answers"]),
         "## Time to the first result\n", *map(commands_part, results["commands"]),
         "## A data set as large as Psych-201\n", *map(data_line, results["data_set"]),
         *(gpu_section(gpu, gpu_notes) if gpu else [])])
@@ -192,6 +199,16 @@ def commands_part(one: dict) -> str:
     return (f"On {one['processor']}, each command from its start to its end, with weights in the cache:\n\n"
             + table(["command", "seconds"], [[f"`{name}`", f"{took:.1f}"] for name, took in one["seconds"].items()])
             + f"\nParts of the demo, which runs {one['scored']} notebooks that score, one after the other, and {one['drawn']} that draw, several at a time: {parts} s.\n")
+
+
+def answers_table(found: list[dict]) -> str:
+    "Seconds of each baseline at each number of answers, and their ratios."
+    if failed := next((one["failed"] for one in found if "failed" in one), None):
+        return f"The baselines failed: {failed}.\n"
+    numbers = [one["number"] for one in found]
+    rows = [[f"`{name}`", *(f"{one['seconds'][name]:.2f}" for one in found), *(f"{late['seconds'][name] / soon['seconds'][name]:.1f}" for soon, late in zip(found, found[1:]))]
+            for name in found[0]["seconds"]]
+    return f"On {found[0]['processor']}:\n\n" + table(["baseline", *(f"{n:,} answers, s" for n in numbers), *(f"{late:,} / {soon:,}" for soon, late in zip(numbers, numbers[1:]))], rows)
 
 
 def data_line(one: dict) -> str:
@@ -211,7 +228,7 @@ if __name__ == "__main__":
     words = parser.parse_args()
     path = HERE / "results.json"
     results = {"when": {}} if words.only is None else json.loads(path.read_text())
-    if words.only and not set(words.only) <= {"data_set", "commands"} and results["machine"] != machine():
+    if words.only and not set(words.only) <= {"data_set", "commands", "answers"} and results["machine"] != machine():
         raise SystemExit("The results in bench/results.json come from another machine or other versions; measure all (make bench).")
     if words.only is None:
         results["machine"] = machine()

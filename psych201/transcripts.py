@@ -65,7 +65,7 @@ def find_responses(
     return spans
 
 # %% ../nbs/02_transcripts.ipynb #quantities
-_NUMBER = re.compile(r"[-+−]?\d+([.,]\d+)?")
+_NUMBER = re.compile(r"[-+−]?(\d{1,3}(,\d{3})+(\.\d+)?|\d+([.,]\d+)?)")
 _UNIT = re.compile(r">>\s?(ms|msecs?|milliseconds?|s|secs?|seconds?|min|minutes?|cm|mm|m|km|kg|g|°|degrees?|%|percent"
                    r"|Hz|dB|€|\$|£|pounds|euros?|dollars?)(?![\w])")
 

@@ -19,14 +19,17 @@ from .tokens import encode_response
 from ..transcripts import Transcript
 
 # %% ../../nbs/inputs/04_options.ipynb #number
-_WRITTEN = re.compile(r"[-+−]?\d+(?:[.,](\d+))?")
+_WRITTEN = re.compile(r"[-+−]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.(\d+))?|\d+(?:[.,](\d+))?)")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 
 
 def as_number(
     response: str,
 ) -> float | None:  # None: not a number
-    "Parses an answer as a number."
-    return float(response.replace("−", "-").replace(",", ".")) if _WRITTEN.fullmatch(response) else None
+    "Parses an answer as a number; a comma before groups of three digits parts thousands, any other one decimals."
+    written = response.replace("−", "-")
+    comma = "" if _THOUSANDS.fullmatch(written) else "."
+    return float(written.replace(",", comma)) if _WRITTEN.fullmatch(response) else None
 
 
 def decimals(
@@ -34,7 +37,7 @@ def decimals(
 ) -> int:
     "Counts the decimals of a written number, without trailing zeros: 23.0 has none."
     match = _WRITTEN.fullmatch(response)
-    return len((match[1] or "").rstrip("0")) if match else 0
+    return len((match[1] or match[2] or "").rstrip("0")) if match else 0
 
 # %% ../../nbs/inputs/04_options.ipynb #quantity
 MOST_OPTIONS = 32  # options of an experiment whose probabilities are kept

@@ -37,6 +37,15 @@ def _line_starts(text: str, start: int, end: int, unit: re.Pattern) -> list[int]
 
 # %% ../../nbs/inputs/02_trials.ipynb #feedback
 _OFTEN, _FEWEST = 5, 5  # feedback follows at least every fifth response, and at least five responses
+_MISSED = re.compile(r"too (?:slow|late|long)|(?:no|not an?) (?:response|answer|choice|key|reaction)\b|time(?:d)? ?out|"
+                     r"(?:not|n't|never|failed to) (?:\w+ )?(?:respond|answer|choose|select|press|react|make|give|"
+                     r"decide)|out of time|\bmissed (?:the|this|a|your) ", re.I)
+_RULE = re.compile(r"\b(?:if|when|whenever|please|must|should|will|may|can|cannot|do not|don't|be|try)\b", re.I)
+
+
+def _is_missed(line: str) -> bool:
+    "Returns True if a line says that there was no response, and is no rule about it."
+    return bool(_MISSED.search(line)) and not _RULE.search(line)
 
 
 def _beginning(line: str) -> tuple[str, ...]:
@@ -46,10 +55,11 @@ def _beginning(line: str) -> tuple[str, ...]:
 
 def _feedback(text: str, first: list[int], between: list[list[int]]) -> set[tuple[str, ...]]:
     "Finds how feedback lines begin, from the line starts before the first response and between responses."
-    lines = lambda starts: {_beginning(text[start:end]) for start, end in zip(starts, starts[1:])}
-    behind = Counter(beginning for starts in between for beginning in lines(starts))
+    lines = lambda starts: [text[start:end] for start, end in zip(starts, starts[1:])]
+    behind = Counter(beginning for starts in between for beginning in set(map(_beginning, lines(starts))))
     often = {beginning for beginning, n in behind.items() if beginning and n >= max(_FEWEST, len(between) / _OFTEN)}
-    return often - lines([0, *first])
+    before = lines([0, *first])
+    return often - {_beginning(line) for previous, line in zip(["", *before], before) if not _is_missed(previous)}
 
 # %% ../../nbs/inputs/02_trials.ipynb #begin
 def _trial_start(text: str, starts: list[int], feedback: set[tuple[str, ...]]) -> int | None:

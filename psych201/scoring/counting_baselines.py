@@ -168,6 +168,14 @@ def response_counts(
         people.setdefault(transcript.participant, Counter()).update(filter(None, transcript.responses))
     return counts
 
+
+def _sum(counters: Iterable[Counter]) -> Counter:
+    "Adds counters in one that grows, not in a new one each time."
+    total = Counter()
+    for counter in counters:
+        total.update(counter)
+    return total
+
 # %% ../../nbs/scoring/03_counting_baselines.ipynb #marginal
 @dataclass(frozen=True)
 class MarginalBaseline(Baseline):
@@ -194,8 +202,8 @@ class MarginalBaseline(Baseline):
     @cached_property
     def _totals(self) -> dict[tuple[str, str], Counter]:
         "Counts how often each response was given in each experiment, sorted by response."
-        sums = {experiment: sum(people.values(), Counter()) for experiment, people in self.counts.items()}
-        return {experiment: Counter(dict(sorted(total.items()))) for experiment, total in sums.items()}
+        return {experiment: Counter(dict(sorted(_sum(people.values()).items())))
+                for experiment, people in self.counts.items()}
 
     @cached_property
     def _sums(self) -> dict[tuple[str, str], float]:

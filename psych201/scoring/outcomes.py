@@ -16,18 +16,20 @@ from ..transcripts import OPEN, Transcript
 _RIGHT = re.compile(r"\b(?:correct|right) (?:answer|selection|response|choice|key|option) (?:was|is)(?: pressing| to "
                     r"press)? [\"'“]?([^\s.,;\"'”]+)", re.I)
 _BAD = re.compile(r"\b(?:no|not|nothing|none|lose|loses|lost|wrong|incorrect|false|too slow|unrewarded|error)\b", re.I)
-_GOOD = re.compile(r"\b(?:win|wins|won|correct|right|rewards?|rewarded|gain|gained|success|(?:gives?|gave|given|find|finds"
-                   r"|found|get|gets|got|receives?|received) (?:you )?(?:an? |some |the )?(?:space )?treasures?)\b", re.I)
+_GOOD = re.compile(r"\b(?:win|wins|won|correct|right|rewards?|rewarded|gain|gained|success|"
+                   r"(?:gives?|gave|given|finds?|found|gets?|got|receives?|received) (?:you )?(?:an? |some |the )?"
+                   r"(?:space )?treasures?)\b", re.I)
 
 # %% ../../nbs/scoring/04_outcomes.ipynb #amount-words
 _LOSS = r"lose[sd]?|lost|losing|loss|costs?|deduct(?:s|ed)?|penal\w+|charged?|fined?|minus|owes?"
-_VERB = re.compile(rf"\b(?:(?P<loss>{_LOSS})|(?:wins?|won|gain(?:s|ed)?|gets?|got|gotten|receives?|received|earn(?:s|ed)?|"
-                   r"obtain(?:s|ed)?|collect(?:s|ed)?|scored?|pays?|paid|payoff|payout|yield(?:s|ed)?|gives?|gave|given|"
-                   r"delivers?|delivered|generates?|generated|returns?|returned|rewards?|rewarded|awarded|brings?|brought|"
-                   r"credited|add(?:s|ed)|finds?|found|contains?|holds?|worth|outcome|result|bonus|profit|value|points:))"
-                   r"(?!\w)", re.I)
-_UNIT = re.compile(r"\s?(?:points?|pts?|coins?|tokens?|gems?|sweets?|cents?|ct|pence|pounds?|dollars?|euros?|francs?|chf|"
-                   r"usd|eur|gbp|diamonds?|gold|stars?|credits?|treasures?|candies|marbles?|apples?|[$€£¢])(?!\w)", re.I)
+_GAIN = (r"wins?|won|gain(?:s|ed)?|gets?|got|gotten|receives?|received|earn(?:s|ed)?|obtain(?:s|ed)?|collect(?:s|ed)?|"
+         r"scored?|pays?|paid|payoff|payout|yield(?:s|ed)?|gives?|gave|given|delivers?|delivered|generates?|generated|"
+         r"returns?|returned|rewards?|rewarded|awarded|brings?|brought|credited|add(?:s|ed)|finds?|found|contains?|"
+         r"holds?|worth|outcome|result|bonus|profit|value|points:")
+_VERB = re.compile(rf"\b(?:(?P<loss>{_LOSS})|(?:{_GAIN}))(?!\w)", re.I)
+_UNIT = re.compile(r"\s?(?:points?|pts?|coins?|tokens?|gems?|sweets?|cents?|ct|pence|pounds?|dollars?|euros?|francs?|"
+                   r"chf|usd|eur|gbp|diamonds?|gold|stars?|credits?|treasures?|candies|marbles?|apples?|[$€£¢])(?!\w)",
+                   re.I)
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
 _AMOUNT = re.compile(rf"(?<![\w.,])(?P<sign>[-−–]?)\s?(?P<money>[$€£]?)(?P<minus>[-−–]?)(?P<number>{_DIGITS})"
                      r"(?!\d|\s?%|\s?percent)")

@@ -1,5 +1,6 @@
 """Baselines: probabilities that sum to one, never fitted on the person scored, and better than chance where there is something to know."""
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -162,3 +163,33 @@ def test_quantities_and_outcomes_of_real_studies(studies):
         assert known[study] > 0.95, known
     for study in ("guenther2020LDT", "guenther2024substitutions", "little2024functionestimation"):
         assert known[study] < 0.05, known
+
+
+def test_a_state_is_no_outcome():
+    "Behind a first choice one arrives somewhere; behind the second one wins or not. Colours of cards are no amounts."
+    flights = Transcript("".join(f"You press <<X>> and arrive at planet {n % 2}.\nYou press <<C>> to ask. You are given {n // 2 % 2} gems.\n" for n in range(12)), "s", "e", "p")
+    assert scoring.read_outcomes(flights) == [outcome for n in range(12) for outcome in (None, bool(n // 2 % 2))]
+    cards = Transcript("".join(f"You press <<S>>. You see 3 red and 2 blue cards. You {'won' if n % 3 else 'lost'} 1,2{n:02} sweets.\n" for n in range(12)), "s", "e", "p")
+    assert scoring.read_outcomes(cards) == [bool(n % 3) for n in range(12)]
+
+
+def test_a_missed_first_trial_loses_no_feedback(studies):
+    "Every alien of a two-step study that gave something is read behind the answer; before, six sessions lost theirs to the next trial."
+    for one in (one for one in studies if one.study == "decker2016twostep"):
+        outcomes, behind = scoring.read_outcomes(one), one.text.split(">>")[1:]
+        for outcome, text in zip(outcomes, behind):
+            given = re.match(r"[^\n]*\nThe alien gives you (\d)", text.partition("<<")[0])
+            if "too slow" not in text:
+                assert outcome == (None if given is None else given[1] != "0"), (one.participant, text)
+
+
+def test_density_takes_out_the_own_answers_exactly():
+    "Totals without the person are the counts of the others, whatever people wrote; thousands are numbers."
+    random = np.random.default_rng(3)
+    everybody = [session(who, [*np.round(random.normal(1e4 * who, 3, 20), 2), "none", f"{who + 1},250"], "You say <<{}>> cm.\n") for who in range(5)]
+    for who in range(5):
+        others = everybody[:who] + everybody[who + 1:]
+        alone = make_baseline("baseline:density", [*others, replace(everybody[who], text="You say <<>>.")])  # knows the others only
+        alone = replace(alone, counts={key: {**people, str(who): Counter()} for key, people in alone.counts.items()})
+        known = make_baseline("baseline:density", everybody).score([everybody[who]])["nll"]
+        assert np.allclose(known[0], alone.score([everybody[who]])["nll"][0], rtol=1e-9)
