@@ -69,6 +69,21 @@ _NUMBER = re.compile(r"[-+−]?(\d{1,3}(,\d{3})+(\.\d+)?|\d+([.,]\d+)?)")
 _UNIT = re.compile(r">>\s?(ms|msecs?|milliseconds?|s|secs?|seconds?|min|minutes?|cm|mm|m|km|kg|g|°|degrees?|%|percent"
                    r"|Hz|dB|€|\$|£|pounds|euros?|dollars?)(?![\w])")
 
+# %% ../nbs/02_transcripts.ipynb #turns
+def _turns(text: str, told: object, spans: list[Span]) -> list[tuple[str, Span]]:
+    "Returns role and position of the turns of a text; [] unless they are its paragraphs and hold its responses."
+    if not (isinstance(told, (list, tuple)) and all(isinstance(turn, (list, tuple)) and len(turn) == 2
+                                                    and isinstance(turn[1], int) for turn in told)):
+        return []
+    turns, position = [], 0
+    for role, length in told:
+        turns.append((role, Span(position, position + length)))
+        position += length + 2
+    between = all(text[before.end:after.start] == "\n\n" for (_, before), (_, after) in zip(turns, turns[1:]))
+    held = [any(role == "assistant" and turn.start <= span.start - 2 and span.end + 2 <= turn.end
+                for role, turn in turns) for span in spans]
+    return turns if between and position - 2 == len(text) and all(held) else []
+
 # %% ../nbs/02_transcripts.ipynb #transcript
 @dataclass(frozen=True)
 class Transcript:
@@ -108,6 +123,14 @@ class Transcript:
         """
         study, participant = (part.replace("%", "%25").replace("/", "%2F") for part in (self.study, self.participant))
         return f"{study}/{participant}" if self.same_people else f"{study}/{self.experiment}/{participant}"
+
+    @cached_property
+    def turns(self) -> list[tuple[str, Span]]:
+        """Returns role and position of each turn, if the session was contributed as a chat; otherwise [].
+
+        The field chat_turns holds role and length of each; a text that was changed since has no turns.
+        """
+        return _turns(self.text, self.metadata.get("chat_turns"), self.spans)
 
     @property
     def responses(self) -> list[str]:

@@ -94,7 +94,7 @@ def _count(check: StudyCheck, transcript: Transcript, source: str, line: int) ->
 def _count_fields(check: StudyCheck, record: dict) -> None:
     "Counts the other fields of a record that are not empty."
     for name, value in record.items():
-        if name not in ("text", "experiment", "participant", "RTs") and value not in (None, "", "N/A"):
+        if name not in ("text", "experiment", "participant", "RTs", "chat_turns") and value not in (None, "", "N/A"):
             check.fields.setdefault(name, [0, value, ""])[0] += 1
 
 # %% ../../nbs/contribute/01_study_checks.ipynb #windows
@@ -316,7 +316,7 @@ def _check_one(check: StudyCheck, patterns: dict[str, Patterns], source: str, li
         transcript, reason = parse_record(record, check.study, check.records - 1, source, line), None
     except DataError as error:
         transcript, reason = None, error.problem
-    if nameless:
+    if nameless and "text" in record:  # it could be converted
         check.note("nobody", source, line, "participant", "is a chat that names nobody; its line counts as a person.")
     errors = check.level("error")
     for kind, name, message in check_record(record, transcript):

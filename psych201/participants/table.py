@@ -120,7 +120,8 @@ def report_persons(
     persons: list[list[dict]],  # of one study: the metadata of each person's records
 ) -> list[list]:  # columns field to example of REPORT, one row per field
     "Reports how the fields of a study were parsed."
-    fields = list(dict.fromkeys(field for told in persons for record in told for field in record))
+    fields = [field for field in dict.fromkeys(field for told in persons for record in told for field in record)
+              if field != "chat_turns"]  # roles of a chat are nothing about a person
     return [[field, *_report_field(field, fields, persons)] for field in fields]
 
 # %% ../../nbs/participants/02_table.ipynb #report-field

@@ -24,7 +24,7 @@ def test_psychling_records(tmp_path):
     assert dataset[0].continuous == [True, False] and inputs.distinct_responses(dataset) == {("lexical2024", "exp1"): ["n", "y"]}
     assert set(participants.people(dataset)["age"]) == {20, 21, 22, 23}
     found = check(folder)
-    assert dict(found.studies[0].totals) == {"pictures": 4} and found.status() == 0
+    assert dict(found.studies[0].totals) == {"pictures": 4, "field names": 2} and found.status() == 0
 
 
 def test_ratings_are_no_choices_where_the_study_says_so(tmp_path):

@@ -1,4 +1,6 @@
 """Chats: templates of several styles give what stands between contents; contents, first token and dates are as they should be."""
+import re
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -8,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psych201 import data, inputs, models
+from psych201.data.archive import as_record, from_row, to_row
+from psych201.data.other_formats import as_contributed
 from psych201.inputs import chats
 from psych201.inputs.pieces import readings_digest
 from psych201.scoring.language_model import LanguageModelScorer
-from psych201.transcripts import Transcript
+from psych201.transcripts import Transcript, parse_record
 from psych201.errors import UserError
 from psych201.models.weights import make_tiny
 
@@ -147,6 +151,48 @@ def test_digests_tell_chats_apart(style, same):
         named.setdefault(readings_digest(inputs.format_readings(BANDIT, name, TOKENIZERS[style])), set()).add(name)
     assert [names for names in named.values() if len(names) > 1 and not names <= same | {"chat_paper", "chat_no_thinking"}] == [] and len(named) >= 3
     assert any(same <= names for names in named.values())
+
+
+SAID = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>\ue0f6\t\v"), max_size=8) | st.sampled_from(["", " ", "\n\n", "  a\n", "a b"])
+
+
+def contributed(messages: list[tuple[str, str]]) -> Transcript:
+    "A chat as it is read from a file."
+    record = {"messages": [dict(role=role, content=content) for role, content in messages], "experiment": "e", "participant": "p"}
+    return parse_record(as_contributed(record, "s", "chat.jsonl", 1), "s")
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(["qwen3", "llama3", "gemma3"]), st.none() | SAID, st.lists(st.tuples(SAID, SAID.filter(lambda said: said.strip() or not said)), min_size=1, max_size=4), st.none() | SAID.filter(str.strip))
+def test_a_contributed_chat_is_what_the_template_makes_of_its_messages(style, system, exchanges, last):
+    "Roles stay, no blank lines are added, and white space is trimmed where the template trims it."
+    messages = ([("system", system)] if system is not None else []) + [turn for asked, said in exchanges for turn in (("user", asked), ("assistant", said))]
+    if last:
+        messages.append(("user", last))
+    text = joined(inputs.chat(contributed(messages), TOKENIZERS[style], "none"))
+    template = TOKENIZERS[style].apply_chat_template([dict(role=role, content=content) for role, content in messages], tokenize=False, date_string="26 Jul 2024")
+    template = template.replace("<think>\n\n</think>\n\n", "")  # which this style writes before its last answer only
+    if style == "qwen3":  # trims nothing but line breaks before an answer, which are kept here
+        template, text = (re.sub("(assistant\n)\n+", r"\1", whole) for whole in (template, text))
+    end = template.rindex(TURN[style])  # after the last answer there is nothing but the end of its turn
+    assert text == template[:end] if last else text == template[: end + len(TURN[style])]
+
+
+def test_an_answer_in_a_sentence_keeps_its_sentence():
+    "Only what is marked is the response; the rest is what the assistant said, and the end of the turn follows it."
+    session = contributed([("system", "Be brief."), ("user", "J or F?"), ("assistant", "I press <<J>>!"), ("user", "Again?"), ("assistant", " F ")])
+    text = joined(inputs.chat(session, TOKENIZERS["llama3"], "none"))
+    assert text.endswith("user<|/head|>\n\nJ or F?<|eot|><|head|>assistant<|/head|>\n\nI press J!<|eot|><|head|>user<|/head|>\n\nAgain?<|eot|><|head|>assistant<|/head|>\n\nF<|eot|>")
+    assert session.responses == ["J", "F"] and "Be brief." not in joined(inputs.chat(session, TOKENIZERS["llama3"], system="none"))
+    assert "You are 23 years old.\n\nBe brief." in joined(inputs.persona_system(replace(session, metadata=session.metadata | {"age": 23}), TOKENIZERS["llama3"]))
+
+
+def test_a_changed_text_has_no_turns():
+    "A wording that changes lengths is put to the model as text; the archive and the probes of a store keep the roles."
+    session = contributed([("user", "J or F?"), ("assistant", "J")])
+    assert [role for role, _ in session.turns] == ["user", "assistant"] and from_row(to_row(session)) == session
+    assert replace(session, text=session.text.replace("or", "and")).turns == [] != session.turns
+    assert parse_record(as_record(to_row(session)), "s").turns == session.turns
 
 
 def test_dates_are_the_same_every_day():
