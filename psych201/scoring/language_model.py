@@ -20,7 +20,7 @@ import polars as pl
 from ..inputs.formats import check_format_with, format_readings, renames_options
 from ..inputs.paper_rule import check_rule, encode_by
 from ..inputs.pieces import Reading, readings_digest
-from ..inputs.tokens import Tokens, cut
+from ..inputs.tokens import Tokens, cut, holds_ordinary_tokens
 from ..likelihood.batching import score_sessions
 from ..likelihood.nll import ResponseScores
 from ..models.language_model import LanguageModel
@@ -122,7 +122,10 @@ class LanguageModelScorer:
         return model_identity(self.language_model, self.format, self.max_tokens, self.rule)
 
     def digest(self, transcript: Transcript) -> str:
-        return readings_digest(self._readings(transcript))
+        readings = self._readings(transcript)
+        texts = (piece.text for reading in readings for piece in reading.pieces if piece.kind != "template")
+        added = self.rule == "span" and holds_ordinary_tokens(texts, self.language_model.tokenizer)
+        return readings_digest(readings) + ("-added" if added else "")
 
     def n_tokens(self, transcript: Transcript) -> int:
         return sum(len(read.tokens) for read in self.encoded(transcript))

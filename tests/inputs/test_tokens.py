@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from helpers.texts import encode, encodes_exactly, no_byte_fallback
 from psych201 import data, inputs, models
 from psych201.inputs.pieces import Piece
+from psych201.scoring.language_model import LanguageModelScorer
 from psych201.transcripts import Transcript, find_responses
 from psych201.models.weights import make_tiny
 
@@ -257,3 +258,19 @@ def test_which_response_a_published_span_stands_for(studies):
             assert model.tokenizer.decode(found.ids[start:end]).strip().startswith(responses[response].strip())
     table = inputs.compare_rules(list(studies)[::400], model.tokenizer)
     assert (table["responses"] == table.drop(columns="responses").sum(axis=1)).all() and table["same"].sum() > 0
+
+
+def test_tags_that_gemma_was_trained_with_are_text(packaged):
+    "Shown text is read as the tokenizer reads it, tags of HTML too; control tokens, reserved ones and what people type between markers are characters."
+    one = packaged("gemma-3-270m")
+    read = lambda text: inputs.encode(inputs.marked_pieces(text), one.tokenizer).ids.tolist()
+    for text in ("<table><tr><td>7</td><td>9</td></tr></table>\n", "a <b>bold</b> word", "<h1>x</h1>\n\n<i>y</i>"):
+        assert read(text) == one.tokenizer(text).input_ids
+    tags = {one.tokenizer.convert_tokens_to_ids(tag) for tag in ("<td>", "<b>", "<s>")}
+    assert not tags & set(read("You say <<s>> or <<b>>.")) and tags & set(read("You say <<<b>x>>."))
+    for control in ("<start_of_turn>", "<unused7>", "<mask>", "<eos>"):
+        assert one.tokenizer.convert_tokens_to_ids(control) in one.tokenizer(control).input_ids and one.tokenizer.convert_tokens_to_ids(control) not in read(f"a {control} b")
+    plain, tagged = Transcript("J or F? <<J>>", "s", "e", "p"), Transcript("<b>J</b> or F? <<J>>", "s", "e", "p")
+    scorer = LanguageModelScorer(one)
+    assert scorer.digest(tagged).endswith("-added") and "-" not in scorer.digest(plain)
+    assert "-" not in LanguageModelScorer(packaged("smollm2-135m-instruct")).digest(tagged)
