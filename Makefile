@@ -14,7 +14,7 @@ NBDEV_TEST := OMP_NUM_THREADS=1 nbdev-test --skip-file-re '^([_.]|organism)'
 # Two processes with one thread each: with two threads each they wait for each other. One of them may need 8 GB.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
-.PHONY: help venv install demo test test-slow test-full check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
+.PHONY: help venv install demo test test-slow test-full test-lowest check notebooks bench bench-full bench-gpu lab sample organism readme constraints clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,14 @@ test-slow: install  ## golden values of real models, installation, kills, compil
 test-full: check  ## all tests in one process, kills, fuzzing and simulations in full; takes several times as long
 	$(NBDEV_TEST)
 	PSYCH201_FULL=1 python -m pytest
+
+test-lowest: install  ## the tests but the slow ones with the lowest versions that pyproject.toml allows, in .venv-lowest (needs 8 GB of disk)
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev pyproject.toml -o .venv-lowest/lowest.txt
+	VIRTUAL_ENV=.venv-lowest .venv-lowest/bin/uv pip install --quiet -r .venv-lowest/lowest.txt
+	VIRTUAL_ENV=.venv-lowest .venv-lowest/bin/uv pip install --quiet --no-deps -e .
+	PATH=$(abspath .venv-lowest/bin):$$PATH OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: install  ## export and clean change nothing, README is current, style limits, lint
 	python tools/check_export.py
