@@ -96,10 +96,10 @@ FIGURES = {
         "each domain has a colour and a shape. Grey: as published."),
     "nll_by_size": Figure("nll_by_size", "NLL by model size",
         "Mean negative log-likelihood of the responses; lower is more human-like. One panel per family; bars, if "
-        "participants are known: 95% intervals for the same studies and other people. Models score the same "
-        "responses, so their difference is far surer than the bars suggest: see Misalignment."),
+        "participants are known, compare models (95%, same studies, other people): two whose bars do not overlap "
+        "differ. A single model's bar is about its mean."),
     "nll_by_study": Figure("nll_by_size", "NLL by study",
-        "The same study by study, each on its own scale; bars: 95% intervals over its people."),
+        "The same study by study, each on its own scale; two models whose bars do not overlap differ (95%)."),
     "misalignment": Figure("misalignment", "Misalignment",
         "What post-training adds to the nats per response, paired over the same responses; right of zero is worse. "
         "Bars: 95% intervals, of a study over its people, of a mean as its row says."),
@@ -122,8 +122,8 @@ FIGURES = {
         "What a participant's persona does to the prediction of that participant; right of zero it helps. Ticks are "
         "studies, diamonds their means with 95% t intervals."),
     "accuracy": Figure("supplement", "Accuracy",
-        "Share of responses that the most probable tokens spell; bars, where people are known: 95% intervals for the "
-        "same studies and other people, not for differences between models."),
+        "Share of responses that the most probable tokens spell; bars, where people are known, compare models "
+        "(95%, same studies, other people): two whose bars do not overlap differ."),
     "accuracy_options": Figure("supplement", "Accuracy among the options",
         "Where options are known: is the most probable text, or the most probable legal option, the answer; and the "
         "probability of all legal options together. Means over studies, over the same responses."),

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from .by_size import interval_columns
 from .style import PAGE, TYPES, canvas, computed_in, counts_line, legend, short_names, wrapped
 
 # %% ../../nbs/figures/04_by_study.ipynb #differ
@@ -21,16 +22,16 @@ def _differ(rows: pd.DataFrame) -> bool:
 # %% ../../nbs/figures/04_by_study.ipynb #end
 def _end(rows: pd.DataFrame) -> float:
     "Returns the end of a scale: beyond all means and intervals, but at most at about twice the largest mean."
-    most = rows["mean_nll"].max()
-    return 1.05 * float(min(2 * most, np.nanmax([most, rows["high"].max() if "high" in rows else most])))
+    most, ends = rows["mean_nll"].max(), interval_columns(rows)
+    return 1.05 * float(min(2 * most, np.nanmax([most, rows[ends[1]].max() if ends else most])))
 
 # %% ../../nbs/figures/04_by_study.ipynb #study-panel
 def _study_panel(axes, rows: pd.DataFrame, models: list[str]) -> None:
     "Draws one study: a row per model, in the order of `models`."
     heights = [models.index(model) for model in rows["model"]]
     colours = [TYPES[kind][1] for kind in rows["type"]]
-    if "low" in rows:
-        axes.hlines(heights, rows["low"].clip(lower=0), rows["high"], colors=colours, linewidth=1)
+    if ends := interval_columns(rows):
+        axes.hlines(heights, rows[ends[0]].clip(lower=0), rows[ends[1]], colors=colours, linewidth=1)
     axes.scatter(rows["mean_nll"], heights, c=colours, s=14, zorder=3, clip_on=False)
     if _differ(rows):
         axes.scatter(rows["nats_per_token"], heights, facecolors="white", edgecolors=colours, s=34, zorder=2,

@@ -37,6 +37,8 @@ from .intervals import hierarchical_bootstrap as hierarchical_bootstrap
 from .intervals import percentile_interval as percentile_interval
 from .intervals import mean_intervals as mean_intervals
 from .intervals import study_intervals as study_intervals
+from .intervals import person_means as person_means
+from .intervals import comparison_intervals as comparison_intervals
 from .paired import PAIRED as PAIRED
 from .paired import PAIRED_MEANS as PAIRED_MEANS
 from .paired import paired_responses as paired_responses

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['skew_corrected_ends', 'cluster_interval', 'effective_clusters', 'strata_interval', 'wild_p', 'wild_interval',
-           'redraw_people', 'hierarchical_bootstrap', 'percentile_interval', 'people_of', 'mean_intervals',
-           'study_intervals']
+           'redraw_people', 'hierarchical_bootstrap', 'percentile_interval', 'people_of', 'person_means',
+           'mean_intervals', 'study_intervals', 'comparison_intervals']
 
 # %% ../../nbs/stats/02_intervals.ipynb #intervals-import-std
+import math
 from collections.abc import Sequence
 
 # %% ../../nbs/stats/02_intervals.ipynb #intervals-import-own
@@ -264,7 +265,10 @@ def people_of(
             for _, study in table.group_by("study", maintain_order=True)]
 
 # %% ../../nbs/stats/02_intervals.ipynb #people
-def _people(scores: pl.DataFrame, value: str) -> pl.DataFrame:
+def person_means(
+    scores: pl.DataFrame,  # columns of store.SCHEMA, or at least model, format, study, person and the value
+    value: str = "nll",  # column; rows without one are left out
+) -> pl.DataFrame:  # model, format, study, person, n, mean
     "Returns one row per person, model and study: the number of responses with a value, and their mean."
     return scores.filter(pl.col(value).is_finite()).group_by("model", "format", "study", "person",
                                              maintain_order=True).agg(n=pl.len(), mean=pl.col(value).mean())
@@ -280,7 +284,7 @@ def mean_intervals(
     Intervals are those of `strata_interval`, in the unit of the value (nats for NLL); None if most studies have a
     single person.
     """
-    people, rows = _people(scores, value), []
+    people, rows = person_means(scores, value), []
     for (model, format), table in people.group_by("model", "format", maintain_order=True):
         interval = strata_interval(people_of(table), level)
         rows.append((model, format, interval["low"], interval["high"]))
@@ -298,8 +302,39 @@ def study_intervals(
     Intervals are those of `cluster_interval`, in the unit of the value (nats for NLL); None for a study of one person.
     """
     keys, rows = ["model", "format", "study"], []
-    for names, people in _people(scores, value).group_by(keys, maintain_order=True):
+    for names, people in person_means(scores, value).group_by(keys, maintain_order=True):
         interval = cluster_interval(people["mean"], people["n"], level)
         rows.append((*names, interval["low"], interval["high"]))
     return pl.DataFrame(rows, schema=dict.fromkeys(keys, pl.String) | dict(low=pl.Float64, high=pl.Float64),
                         orient="row")
+
+# %% ../../nbs/stats/02_intervals.ipynb #comparison-intervals
+def _within(people: pl.DataFrame, level: float) -> list[tuple]:
+    "Returns (model, format, low, high) of people who are known for all models; an end is None if it is not known."
+    models = people.select("model", "format").n_unique()
+    shared = people.filter(pl.len().over("study", "person") == models)
+    rest = shared.with_columns(rest=pl.col("mean") - pl.col("mean").mean().over("study", "person"))
+    rows, scale = [], math.sqrt(models / (models - 1) / 2) if models > 1 else math.nan
+    for (model, format), own in rest.group_by("model", "format", maintain_order=True):
+        centre = strata_interval(people_of(own), level)["estimate"]
+        part = strata_interval(people_of(own.with_columns(mean="rest")), level)
+        known = models > 1 and part["low"] is not None
+        rows.append((model, format, *((centre + scale * (part[end] - part["estimate"]) for end in ("low", "high"))
+                                      if known else (None, None))))
+    return rows
+
+
+def comparison_intervals(
+    people: pl.DataFrame,  # from person_means, of several models over the same responses
+    by_study: bool = False,  # True: an interval for each study; False: for the mean over studies
+    level: float = 0.95,
+) -> pl.DataFrame:  # model, format, study (if by_study), compare_low, compare_high
+    """Computes an interval for each model that compares it with the others: those that do not overlap differ.
+
+    In the unit of the means; None for a single model, and if most studies have a single person.
+    """
+    groups = people.group_by("study", maintain_order=True) if by_study else [((), people)]
+    rows = [(*names, *row) for names, part in groups for row in _within(part, level)]
+    schema = ({"study": pl.String} if by_study else {}) | {"model": pl.String, "format": pl.String,
+                                                           "compare_low": pl.Float64, "compare_high": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

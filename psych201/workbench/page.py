@@ -86,6 +86,8 @@ COLUMN_NOTES = {
     "cohens_d": "that difference in standard deviations of responses, as published",
     "d_z": "mean of the differences over their standard deviation",
     "se": "standard error of the effect",
+    "compare_low": "lower end of the bar that compares models: two that do not overlap differ (95%)",
+    "compare_high": "upper end of that bar",
     "low": "lower end of the 95% interval of the estimate",
     "high": "its upper end",
     "low_people": "lower end of the 95% interval for the same studies and other people",
