@@ -204,7 +204,7 @@ def _judge_given(patterns: Patterns) -> Iterator[Problem]:
     elif n >= 20 and counts["copies"] >= 0.5 * n and counts["changed copies"] >= 0.5 * counts["changes"]:
         yield ("answer given", "text", f"the text before a response ends with it in {counts['copies']:,} of {n:,} "
                                        "cases.")
-    elif counts["one"] >= max(20, 0.5 * n) and _is_given(counts):
+    elif counts["one"] >= max(20, 0.5 * n) and counts["right"] >= 0.95 * counts["one"] and _is_given(counts):
         yield ("answer given", "text", "where the text before a response names one of the options, it is the response "
                                        f"in {counts['right']:,} of {counts['one']:,} cases.")
     elif given := [place for place, own in patterns.given
@@ -216,9 +216,9 @@ def _judge_given(patterns: Patterns) -> Iterator[Problem]:
 
 
 def _is_given(counts: Counter) -> bool:
-    "Returns True if the named option is the response in all but one of 200 cases, also where the answer changes."
-    return (counts["right"] >= 0.995 * counts["one"] and counts["one changed"] >= 0.5 * counts["changes"]
-            and counts["right changed"] >= 0.98 * counts["one changed"])
+    "Returns True if the named option is the response in all but one of 200 cases in which the answer changes."
+    named, right = counts["one changed"], counts["right changed"]
+    return named >= 0.5 * counts["changes"] and right >= 0.995 * named
 
 
 def judge(patterns: Patterns) -> Iterator[Problem]:
