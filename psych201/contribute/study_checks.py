@@ -204,7 +204,7 @@ def _judge_given(patterns: Patterns) -> Iterator[Problem]:
     elif n >= 20 and counts["copies"] >= 0.5 * n and counts["changed copies"] >= 0.5 * counts["changes"]:
         yield ("answer given", "text", f"the text before a response ends with it in {counts['copies']:,} of {n:,} "
                                        "cases.")
-    elif counts["one"] >= max(20, 0.5 * n) and counts["right"] >= 0.95 * counts["one"] and _is_given(counts):
+    elif counts["one"] >= max(20, 0.5 * n) and _is_given(counts):
         yield ("answer given", "text", "where the text before a response names one of the options, it is the response "
                                        f"in {counts['right']:,} of {counts['one']:,} cases.")
     elif given := [place for place, own in patterns.given
