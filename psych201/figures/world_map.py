@@ -54,7 +54,7 @@ def outlines() -> dict[str, list[np.ndarray]]:
     cache = Path(load_settings().cache_path)
     folder = unpack(_WHEEL, "geopandas/datasets/naturalearth_lowres", cache / "maps" / "naturalearth", cache / "wheels")
     polygons: dict[str, list[np.ndarray]] = {}
-    for country in shapefile.Reader(str(folder / "naturalearth_lowres.shp")).iterShapeRecords():
+    for country in shapefile.Reader(str(folder / "naturalearth_lowres.shp"), encoding="iso-8859-1").iterShapeRecords():
         code, name = country.record["iso_a3"], country.record["name"]
         code = code if pycountry.countries.get(alpha_3=code) else read_country(name)
         ends = [*country.shape.parts, len(country.shape.points)]

@@ -166,7 +166,7 @@ def gguf_tokenizer(
 # %% ../../nbs/models/03_weights.ipynb #save-unquantised
 def _save_unquantised(model: torch.nn.Module, tokenizer, folder: str) -> None:
     "Saves a model from GGUF as float32 safetensors, with its tokenizer."
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)  # some versions of transformers leave it there
     plain = transformers.AutoModelForCausalLM.from_config(model.config)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)

@@ -86,7 +86,7 @@ def _bounded(items: pl.DataFrame, by: str) -> pl.DataFrame:
                  for name in bounds]
     best = pl.concat_list(of_others).list.arg_min()
     return shared.with_columns(low=-(pl.len().over(by, "response") / pl.len().over(by)).log(),
-                               high=pl.concat_list(list(bounds)).list.get(best)).drop(bounds)
+                               high=pl.concat_list(list(bounds)).list.get(best)).drop(list(bounds))
 
 # %% ../../nbs/stats/11_ceiling.ipynb #ceiling-schema
 CEILING = dict(study=pl.String, by=pl.String, items=pl.Int64, participants=pl.Int64, responses=pl.Int64, alone=pl.Int64,
